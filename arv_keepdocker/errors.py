@@ -1,0 +1,48 @@
+"""What can go wrong, each kind with the exit status that scripts may branch on."""
+
+
+class KeepdockerError(Exception):
+    """Base of every error that is shown to the user as one message and ends the program.
+
+    The message says what failed, on which object and in whose words; `hint`, where there is one, says what to do.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(KeepdockerError):
+    """The command line asks for something that cannot be: a bad name, two tags, ..."""
+
+    exit_status = 2
+
+
+class ImageNotFoundError(KeepdockerError):
+    """The engine and Arvados could both be asked, or one of them was not needed, and neither has the image."""
+
+    exit_status = 3
+
+
+class EngineError(KeepdockerError):
+    """The container engine is missing, unreachable, or failed at what it was asked to do."""
+
+    exit_status = 4
+
+
+class ArchiveError(KeepdockerError):
+    """The saved image is broken, incomplete, or of a format that the cluster refuses."""
+
+    exit_status = 5
+
+
+class ArvadosError(KeepdockerError):
+    """Arvados or Keep could not be asked, refused, or failed."""
+
+    exit_status = 6
+
+
+class CacheError(KeepdockerError):
+    """The cache directory cannot be used: not writable, not ours, or full."""
