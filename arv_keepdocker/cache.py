@@ -1,0 +1,173 @@
+"""The cache directory: saved images, and the lock that lets one run at a time store an image."""
+
+import errno
+import fcntl
+import functools
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import CacheError
+
+LEFTOVER_DAYS = 7
+_OURS = re.compile(r"(sha256:[0-9a-f]{64})\.(?:tar|tar\.part|lock)")
+
+
+class Cache:
+    """The directory `$XDG_CACHE_HOME/arvados/docker`, made when it is first needed, private to the user.
+
+    Every method raises CacheError, with how to move the directory, when it cannot be used.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    @functools.cached_property
+    def path(self) -> Path:
+        """The directory; it is there, it is the user's, and nobody else can look or write into it."""
+        path = default_path(self._environment)
+        with _explained(path):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = path.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                raise _error(path, "it is not a directory that belongs to you")
+            if status.st_mode & 0o077:
+                path.chmod(0o700)
+        return path
+
+    def archive_path(self, image_id: str) -> Path:
+        """Where the whole, checked archive of the image is kept until it is in Arvados."""
+        return self.path / f"{image_id}.tar"
+
+    @contextmanager
+    def replacing(self, path: Path) -> Iterator[Path]:
+        """Give a file to write that becomes `path` when the block ends well, and is removed when it does not.
+
+        It is on disk in full before it gets the name, so that `path` never is half a file.
+        """
+        partial = path.with_name(path.name + ".part")
+        with _explained(self.path):
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600, exist_ok=False)
+        try:
+            with _explained(self.path):
+                yield partial
+                with partial.open("rb") as file:
+                    os.fsync(file.fileno())
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def check_space(self, needed: int) -> None:
+        """Raise CacheError unless `needed` bytes are free."""
+        with _explained(self.path):
+            free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise _error(self.path, f"{needed >> 20} MiB are needed to save the image and {free >> 20} MiB are free")
+
+    @contextmanager
+    def lock(self, image_id: str, waiting: Callable[[int | None], None]) -> Iterator[None]:
+        """Hold the image's lock; `waiting` is called, with the holder's pid if known, before waiting for it.
+
+        The kernel drops the lock with its process, however that ends.
+        """
+        path = self.path / f"{image_id}.lock"
+        with _explained(self.path):
+            descriptor = _locked(path, waiting)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def remove_leftovers(self) -> None:
+        """Remove what runs that died have left: locks that nobody holds, and archives after a week."""
+        try:
+            entries = [(entry, entry.lstat()) for entry in self.path.iterdir()]
+        except OSError:
+            return  # another run is removing too, or the directory is gone: there is always a next time
+        oldest = time.time() - LEFTOVER_DAYS * 24 * 60 * 60
+        for entry, status in entries:
+            ours = _OURS.fullmatch(entry.name)
+            if ours and (entry.suffix == ".lock" or status.st_mtime < oldest):
+                self._remove_unused(entry, ours[1])
+
+    def _remove_unused(self, entry: Path, image_id: str) -> None:
+        lock = self.path / f"{image_id}.lock"
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_open_file(descriptor, lock):
+                entry.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+        except OSError:
+            pass  # in use
+        finally:
+            os.close(descriptor)
+
+
+def default_path(environment: Mapping[str, str]) -> Path:
+    """Where the cache directory is; a relative XDG_CACHE_HOME counts as unset (XDG Base Directory Specification)."""
+    base = Path(environment.get("XDG_CACHE_HOME") or "")
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".cache"
+        except RuntimeError as error:
+            raise CacheError(f"no cache directory: {error}", "Set HOME or XDG_CACHE_HOME.") from error
+    return base / "arvados" / "docker"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _error(path, "there is no space left") from error
+        raise _error(path, error.strerror or str(error)) from error
+
+
+def _error(path: Path, reason: str) -> CacheError:
+    return CacheError(
+        f"cache directory {path} cannot be used: {reason}",
+        "Set XDG_CACHE_HOME to a directory of yours that has enough space.",
+    )
+
+
+def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
+    told = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    pid = os.pread(descriptor, 20, 0)
+                    waiting(int(pid) if pid.isdigit() else None)
+                    told = True
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # The one who held it has removed the file: what is locked now may not be what the next run opens.
+            if _is_open_file(descriptor, path):
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _is_open_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
