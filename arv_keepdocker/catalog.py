@@ -1,0 +1,216 @@
+"""What Arvados records of an image: a collection with one file, and links that give it an id and names.
+
+Links come last and in this order: collection, docker_image_hash, docker_image_repo+tag. Without them the scheduler
+does not see the image, so a run that dies half way leaves nothing that could be taken for an image, and the next one
+finds the collection and completes it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import listing
+from .cluster import ArvadosRefusedError, Cluster
+from .errors import ArvadosError, ImageNotFoundError
+from .listing import HASH_LINK, NAME_LINK, StoredImage
+from .reference import Reference
+
+NAME_PROPERTY = "docker-image-repo-tag"
+_GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
+_USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
+_FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How an image is to be recorded: what the collection and its links will say."""
+
+    project: str
+    """UUID of the project, or of the user whose home it is, that owns everything."""
+    image_id: str
+    name: str | None
+    """`repository:tag`, or None for an image given by its id: it gets no name."""
+    title: str | None = None
+    """The collection's name where the user gave one."""
+    link_properties: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def collection_name(self) -> str:
+        if self.title is not None:
+            return self.title
+        # The server refuses slashes in a name.
+        words = ["Docker image", *([self.name.replace("/", " ")] if self.name else []), self.image_id[:12]]
+        return " ".join(words)
+
+    def made_at(self, created: str | None) -> "Entry":
+        """The entry with the time in its links by which the scheduler finds the newest of several images."""
+        return replace(self, link_properties={"image_timestamp": created} if created else {})
+
+    @property
+    def filename(self) -> str:
+        return f"{self.image_id}.tar"
+
+    @property
+    def properties(self) -> dict[str, object]:
+        return {NAME_PROPERTY: self.name} if self.name is not None else {}
+
+
+class Catalog:
+    """Reads and writes the records. Every method raises ArvadosError when the cluster refuses or cannot be asked."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    @property
+    def api(self) -> Any:
+        """The API client, for what is not metadata."""
+        return self._cluster.api
+
+    def project(self, uuid: str | None) -> str:
+        """The UUID of the project to store in: the given one, which must be writable, or the user's home."""
+        if uuid is None:
+            return str(self._cluster.current_user()["uuid"])
+        if _USER.fullmatch(uuid):
+            if uuid != self._cluster.current_user()["uuid"]:
+                raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
+            return uuid
+        if not _GROUP.fullmatch(uuid):
+            raise ArvadosError(f"{uuid!r} is not the UUID of a project")
+        try:
+            group = self._cluster.get("groups", uuid)
+        except ArvadosRefusedError as error:
+            if error.http_status != 404:
+                raise
+            raise ArvadosError(f"there is no project {uuid}, or you may not read it: {error}") from error
+        if group.get("group_class") != "project":
+            raise ArvadosError(f"{uuid} is not a project but a {group.get('group_class') or 'group'}")
+        # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
+        if group.get("can_write") is False:
+            raise ArvadosError(f"you may not write to project {uuid} ({group.get('name')})")
+        return uuid
+
+    def find(self, reference: Reference) -> tuple[StoredImage, Reference] | None:
+        """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.
+
+        Raises ImageNotFoundError for the beginning of more than one id.
+        """
+        if reference.name is not None:
+            for image in listing.named(self._cluster, reference.name):
+                image_id = self._held(image.collection)
+                if image_id is not None:
+                    return replace(image, image_id=image_id), replace(reference, id_prefix=None)
+        if reference.id_prefix is not None:
+            images = [
+                image for image in listing.by_id(self._cluster, reference.id_prefix) if image.image_id is not None
+            ]
+            ids = sorted({str(image.image_id) for image in images})
+            if len(ids) > 1:
+                raise ImageNotFoundError(f"{reference} is the beginning of {len(ids)} ids in Arvados: {', '.join(ids)}")
+            for image in images:
+                if self._held(image.collection) == image.image_id:
+                    return image, reference.as_id()
+        return None
+
+    def adopt(self, entry: Entry, known: StoredImage | None = None) -> str | None:
+        """Make an image that Arvados already has one of the project's own, and return its collection's UUID.
+
+        Writes only what is missing, and nothing is uploaded. None if there is no image of that id to be read;
+        `known` is one that may lack the link with its id.
+        """
+        images = [*listing.holders(self._cluster, entry.image_id), *([known] if known is not None else [])]
+        images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
+        image = next((image for image in images if self._held(image.collection) == entry.image_id), None)
+        if image is None:
+            return None
+        entry = replace(entry, link_properties=image.link["properties"] or {})
+        uuid = image.collection if image.owner == entry.project else self._copy(image.collection, entry)
+        self._complete_links(uuid, entry)
+        return uuid
+
+    def complete(self, entry: Entry) -> str | None:
+        """Finish what a run that died after storing the collection has left in the project, and return its UUID."""
+        for uuid in self._unfinished(entry):
+            if self._held(uuid) == entry.image_id:
+                self.record(uuid, entry)
+                return uuid
+        return None
+
+    def record(self, uuid: str, entry: Entry) -> None:
+        """Give a collection that holds the image what makes it an image: its property, then the links."""
+        collection = self._cluster.get("collections", uuid)
+        if file_in(collection["manifest_text"]) != entry.image_id:
+            raise ArvadosError(f"collection {uuid} does not hold the one file {entry.filename}")
+        # An update replaces the properties as a whole, and the server may manage some of them.
+        properties = {**(collection["properties"] or {}), **entry.properties}
+        if properties != (collection["properties"] or {}):
+            self._cluster.update("collections", uuid, {"properties": properties})
+        self._complete_links(uuid, entry)
+
+    def _held(self, uuid: str) -> str | None:
+        """The id of the image that a collection holds; None if it holds something else or is gone."""
+        try:
+            return file_in(self._cluster.get("collections", uuid)["manifest_text"])
+        except ArvadosRefusedError as error:
+            if error.http_status == 404:
+                return None
+            raise
+
+    def _copy(self, uuid: str, entry: Entry) -> str:
+        """A collection of the project's own with the same content; one that an earlier run has made is used."""
+        original = self._cluster.get("collections", uuid)
+        same_content = [["owner_uuid", "=", entry.project], ["portable_data_hash", "=", original["portable_data_hash"]]]
+        for made in self._cluster.find("collections", same_content, []):
+            return str(made["uuid"])
+        copy = {
+            "manifest_text": original["manifest_text"],
+            "name": entry.collection_name,
+            "owner_uuid": entry.project,
+            "properties": entry.properties,
+        }
+        what = f"a copy of {uuid} in {entry.project}"
+        return str(self._cluster.create("collections", what, copy, ensure_unique_name=True)["uuid"])
+
+    def _complete_links(self, uuid: str, entry: Entry) -> None:
+        wanted = [(HASH_LINK, entry.image_id), *([(NAME_LINK, entry.name)] if entry.name is not None else [])]
+        owned = [["head_uuid", "=", uuid], ["owner_uuid", "=", entry.project]]
+        there = {
+            (link["link_class"], link["name"]) for link in self._cluster.find("links", owned, ["link_class", "name"])
+        }
+        for link_class, name in wanted:
+            if (link_class, name) not in there:
+                link = {
+                    "head_uuid": uuid,
+                    "link_class": link_class,
+                    "name": name,
+                    "owner_uuid": entry.project,
+                    "properties": dict(entry.link_properties),
+                }
+                self._cluster.create("links", f"the {link_class} link {name} to {uuid}", link)
+
+    def _unfinished(self, entry: Entry) -> list[str]:
+        """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.
+
+        A search in `any` text column includes the names of files (Arvados: services/api/app/models/collection.rb);
+        the collection's own name is asked for too, which has part of the id unless the user chose it.
+        """
+        digits = entry.image_id.removeprefix("sha256:")
+        owned = ["owner_uuid", "=", entry.project]
+        name = entry.collection_name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        found: list[str] = []
+        for condition in (["any", "like", f"%{digits}.tar%"], ["name", "like", f"{name}%"]):
+            found += [record["uuid"] for record in self._cluster.find("collections", [owned, condition], [])]
+        return list(dict.fromkeys(found))
+
+
+def file_in(manifest_text: str) -> str | None:
+    """The image id that a manifest's one file is named for; None if it is not an image's manifest.
+
+    arv-put writes the colon as `\\072`; both are the same name (Keep manifest format).
+    """
+    lines = manifest_text.splitlines()
+    if len(lines) != 1:
+        return None
+    names = {token.split(":", 2)[2] for token in lines[0].split(" ")[1:] if re.fullmatch(r"\d+:\d+:.+", token)}
+    match = _FILE.fullmatch(names.pop()) if len(names) == 1 else None
+    return f"sha256:{match[1]}" if match is not None else None
