@@ -1,0 +1,209 @@
+"""The command: arguments in, options to the library, result and errors out, exit status."""
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from . import __version__, listing, reference
+from .cache import Cache
+from .cluster import Cluster
+from .display import PROGRAM, Display
+from .engine import Engine
+from .errors import ImageNotFoundError, KeepdockerError
+from .push import Options, push
+
+_LIST_WORD = "images"
+_ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
+
+_EXIT_STATUS = """\
+exit status:
+  0    done
+  1    a failure that is none of the following
+  2    wrong usage
+  3    the image is neither in the container engine nor in Arvados
+  4    the container engine is missing, unreachable, or failed
+  5    the saved image is broken, or of a format that the cluster refuses
+  6    Arvados or Keep could not be asked, refused, or failed
+  130  interrupted (SIGINT)
+  143  terminated (SIGTERM)
+"""
+
+_EPILOG = f"""\
+With IMAGE, its collection's UUID is printed. Without, or with the word 'images' and perhaps NAME[:TAG], the images in
+Arvados are listed. An image that is called 'images' is images:latest.
+
+While it is uploaded, the image is kept in $XDG_CACHE_HOME/arvados/docker (by default ~/.cache/arvados/docker). What an
+interrupted run leaves there is used by the next run for the same image, and removed after a week.
+
+{_EXIT_STATUS}"""
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    stdout: TextIO | None = None,
+    stderr: TextIO | None = None,
+    install_sig_handlers: bool = True,
+    api: Any = None,
+) -> NoReturn:
+    """Run the command and end with SystemExit; see `arv_keepdocker.main`."""
+    display = Display(sys.stderr if stderr is None else stderr)
+    if install_sig_handlers:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupted)
+    try:
+        result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
+        _print(result, sys.stdout if stdout is None else stdout)
+    except _Interrupted as interrupted:
+        display.error(f"stopped by {interrupted.signal.name}")
+        raise
+    except KeepdockerError as error:
+        _show_traceback(display)
+        display.error(str(error), error.hint)
+        sys.exit(error.exit_status)
+    except Exception as error:
+        _show_traceback(display)
+        display.error(f"{type(error).__name__}: {error}", "This is a bug; ARVADOS_DEBUG=1 shows where.")
+        sys.exit(1)
+    sys.exit(0)
+
+
+class _Interrupted(SystemExit):
+    """A signal asks for the end. A SystemExit, since arv-put would save half a file after a KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Interrupted(number)
+
+
+def _run(arguments: Sequence[str], display: Display, api: Any) -> str:
+    """Do what the arguments ask for, and return what goes to stdout."""
+    if "--version" in _before_dashes(arguments):
+        return _version()  # without the half second that importing the SDK for the parser takes
+    options = _parse(arguments)
+    if options.version:
+        return _version()
+    display.quiet = options.silent
+    wanted = options.progress or display.stream.isatty()
+    display.progress = wanted and not (options.no_progress or options.batch_progress or options.silent)
+    if options.image is None or options.image == _LIST_WORD:
+        return _listing(options, api)
+    return _push(options, display, api) + "\n"
+
+
+def _version() -> str:
+    client = importlib.metadata.version("arvados-python-client")
+    return f"arv-keepdocker {__version__} (arvados-python-client {client})\n"
+
+
+def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    before = _before_dashes(arguments)
+    # Intermixed, so that options may stand between IMAGE and TAG; it would take what follows `--` for options too.
+    options = parser.parse_intermixed_args(before)
+    for word in arguments[len(before) + 1 :]:
+        if options.image is None:
+            options.image = word
+        elif options.tag is None:
+            options.tag = word
+        else:
+            parser.error(f"unrecognized arguments: {word}")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    from . import arvput
+
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Put a container image into Arvados, or list the images that are there.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=arvput.option_parsers(),
+    )
+    add = parser.add_argument
+    add("image", metavar="IMAGE", nargs="?", help="image to store: repo, repo:tag, repo@sha256:digest, or an image id")
+    add("tag", metavar="TAG", nargs="?", help="tag of the image, if IMAGE has none (default 'latest')")
+    add("-f", "--force", action="store_true", help="store the image even if Arvados has it already")
+    add(
+        "--force-image-format",
+        action="store_true",
+        help="store the image even if the cluster does not take its format",
+    )
+    pull = parser.add_mutually_exclusive_group()
+    pull.add_argument("--pull", action="store_true", help="pull the image first, for the registry may have a newer one")
+    pull.add_argument(
+        "--no-pull", action="store_false", dest="pull", help="store the image that the engine has (default)"
+    )
+    add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
+    return parser
+
+
+def _cluster(options: argparse.Namespace, api: Any) -> Cluster:
+    return Cluster.connect(options.retries) if api is None else Cluster(api, options.retries)
+
+
+def _push(options: argparse.Namespace, display: Display, api: Any) -> str:
+    from . import arvput
+
+    return push(
+        Options(
+            reference=reference.parse(options.image, options.tag),
+            project=options.project_uuid,
+            title=options.name,
+            pull=options.pull,
+            force=options.force,
+            force_image_format=options.force_image_format,
+            resume=options.resume and options.use_cache,
+            put_arguments=arvput.arguments(vars(options)),
+        ),
+        Engine(),
+        _cluster(options, api),
+        Cache(os.environ),
+        display,
+    )
+
+
+def _listing(options: argparse.Namespace, api: Any) -> str:
+    name, tag = (None, None) if options.tag is None else reference.split_query(options.tag)
+    images = listing.matching(_cluster(options, api), name, tag, options.project_uuid)
+    if name is not None and not images:
+        raise ImageNotFoundError(f"Arvados has no image {options.tag} that you may read")
+    rows = [_ROW.format("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")]
+    for collection, image in (image.as_listing() for image in images):
+        row = (image["repo"], image["tag"], image["dockerhash"][:12], collection, image["timestamp"].strftime("%c"))
+        rows.append(_ROW.format(*row))
+    return "".join(rows)
+
+
+def _print(result: str, stdout: TextIO) -> None:
+    try:
+        stdout.write(result)
+        stdout.flush()
+    except BrokenPipeError as error:
+        # Whoever reads has seen enough, as in `| head`. Python would complain once more when it ends.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), stdout.fileno())
+        if not result.startswith("REPOSITORY"):
+            raise KeepdockerError(f"nobody reads the result, which is: {result}") from error
+    except OSError as error:
+        raise KeepdockerError(f"{error.strerror} while writing the result, which is: {result}") from error
+
+
+def _show_traceback(display: Display) -> None:
+    if os.environ.get("ARVADOS_DEBUG"):
+        traceback.print_exc(file=display.stream)

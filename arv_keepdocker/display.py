@@ -1,0 +1,79 @@
+"""What the user reads on stderr: errors, warnings, notes, and progress on a terminal."""
+
+import contextlib
+import time
+from typing import TextIO
+
+PROGRAM = "arv-keepdocker"
+_REDRAW_SECONDS = 0.2
+
+
+class Display:
+    """Writes to one stream; text from elsewhere (docker, Arvados, names) cannot steer the terminal."""
+
+    def __init__(self, stream: TextIO, quiet: bool = False, progress: bool = False) -> None:
+        """With `quiet` only errors and warnings are shown, with `progress` also a line that is redrawn."""
+        self.stream = stream
+        self.quiet = quiet
+        self.progress = progress
+
+    def note(self, message: str) -> None:
+        if not self.quiet:
+            self._line(message)
+
+    def warning(self, message: str) -> None:
+        self._line(f"warning: {message}")
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        self._line(f"error: {message}")
+        if hint:
+            self._line(hint)
+
+    def counter(self, what: str, total: int | None) -> "Counter":
+        """A line that counts the bytes of something that may take long; `total` is how many are expected."""
+        return Counter(self, what, total)
+
+    def write(self, text: str) -> None:
+        # A stderr that is gone or full is no reason to fail: the result is on stdout.
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(text)
+            self.stream.flush()
+
+    def _line(self, message: str) -> None:
+        self.write(f"{PROGRAM}: {printable(message)}\n")
+
+
+class Counter:
+    """A redrawn progress line; does nothing where progress is not wanted."""
+
+    def __init__(self, display: Display, what: str, total: int | None) -> None:
+        self._display = display
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        """Count `count` more bytes."""
+        self._done += count
+        now = time.monotonic()
+        if self._display.progress and now >= self._next:
+            self._next = now + _REDRAW_SECONDS
+            self._draw()
+
+    def close(self) -> None:
+        """Leave the line as it is at the end."""
+        if self._display.progress:
+            self._draw()
+            self._display.write("\n")
+
+    def _draw(self) -> None:
+        # The engine's size is an estimate: docker's archive is a little longer.
+        total = f" / {max(self._total, self._done) >> 20}" if self._total else ""
+        self._display.write(f"\r{self._what}: {self._done >> 20}{total} MiB ")
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control characters, and whatever else a terminal might obey, escaped."""
+    words = " ".join(text.split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
