@@ -1,0 +1,299 @@
+"""What the tests run on: engines, a registry, a cluster, and the command with an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tty import setraw
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import images
+from tests.engines import RUN, Daemon, Engine, Registry, any_engine
+
+if TYPE_CHECKING:
+    # Slow to import, like the SDK: only tests that need a cluster wait for it.
+    from arv_keepdocker.sandbox import Sandbox
+
+
+# Stopped by either signal, the tests clean up.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The engine that the command is tested on."""
+    with any_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+def other_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine to load an image into, as a compute node does; first `forget()` the image there.
+
+    It is an empty one, unless we may not start one: then it is the first engine again.
+    """
+    if os.geteuid() == 0 and shutil.which("dockerd"):
+        with Daemon() as daemon:
+            yield daemon
+    else:
+        yield request.getfixturevalue("engine")
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    with Registry() as registry:
+        yield registry
+
+
+class Cluster:
+    """An Arvados cluster: the sandbox, or the one that the environment names."""
+
+    def __init__(self, sandbox: Sandbox | None) -> None:
+        self.sandbox = sandbox
+        self._api: Any = None
+
+    @property
+    def is_sandbox(self) -> bool:
+        return self.sandbox is not None
+
+    def environment(self) -> dict[str, str]:
+        if self.sandbox:
+            return self.sandbox.environment()
+        return {name: value for name, value in os.environ.items() if name.startswith("ARVADOS_")}
+
+    def api(self) -> Any:
+        """The SDK's client; always the same one."""
+        from arvados.api import api_from_config
+
+        if not self._api:
+            self._api = api_from_config("v1", self.environment(), cache=False)
+        return self._api
+
+    def clear_faults(self) -> None:
+        if self.sandbox:
+            self.sandbox.clear_faults()
+
+    def clean(self) -> None:
+        """Remove what this run left in the user's home project."""
+        api = self.api()
+        home = ["owner_uuid", "=", api.users().current().execute()["uuid"]]
+
+        def found(resource: Any, *condition: Any) -> list[dict[str, Any]]:
+            items: list[dict[str, Any]] = resource.list(filters=[home, condition], limit=1000).execute()["items"]
+            return items
+
+        names = ("name", "like", f"%akd-{RUN}-%")
+        ids = ("name", "in", [image.id for image in images.BUILT])
+        links = found(api.links(), *names) + found(api.links(), *ids)
+        heads = ("uuid", "in", [link["head_uuid"] for link in links])
+        collections = found(api.collections(), *names) + found(api.collections(), *heads)
+        for resource, items in (api.links(), links), (api.collections(), collections):
+            for uuid in {item["uuid"] for item in items}:
+                resource.delete(uuid=uuid).execute()
+
+    def close(self) -> None:
+        if self._api:
+            self._api.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """The private cluster: for tests that need its faults, its users or its log of requests."""
+    from arv_keepdocker.sandbox import Sandbox
+
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def _sandbox_cluster(sandbox: Sandbox) -> Iterator[Cluster]:
+    cluster = Cluster(sandbox)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The sandbox, or with ARV_KEEPDOCKER_TEST_CLUSTER=env the cluster that ARVADOS_API_HOST names."""
+    if os.environ.get("ARV_KEEPDOCKER_TEST_CLUSTER") != "env":
+        yield request.getfixturevalue("_sandbox_cluster")
+        return
+    cluster = Cluster(None)
+    yield cluster
+    cluster.clean()
+    cluster.close()
+
+
+@pytest.fixture
+def _target(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster of this test: the sandbox, if the test asks for that."""
+    name = "_sandbox_cluster" if "sandbox" in request.fixturenames else "cluster"
+    cluster: Cluster = request.getfixturevalue(name)
+    yield cluster
+    cluster.clear_faults()
+
+
+@pytest.fixture
+def project(_target: Cluster) -> Iterator[str]:
+    """The uuid of a new project of the user; trashed afterwards with all that is in it."""
+    groups = _target.api().groups()
+    body = {"group": {"group_class": "project", "name": f"arv-keepdocker test {RUN} {secrets.token_hex(4)}"}}
+    uuid = groups.create(body=body).execute()["uuid"]
+    yield uuid
+    _target.clear_faults()
+    groups.delete(uuid=uuid).execute()
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    stdout: str
+    stderr: str
+
+
+def stored(result: Result) -> str:
+    """The UUID that a run of the command has printed: the only thing on its stdout."""
+    assert result.status == 0, result.stderr
+    assert re.fullmatch(r"[0-9a-z]{5}-4zz18-[0-9a-z]{15}\n", result.stdout)
+    return result.stdout.strip()
+
+
+@dataclass
+class Command:
+    """A program with the environment of one test; called, it runs to its end; `start` gives the running process."""
+
+    argv: list[str]
+    directory: Path
+    environment: dict[str, str]
+    processes: list[subprocess.Popen[str]]
+
+    def start(
+        self,
+        *args: str,
+        env: Mapping[str, str | None] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stderr: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        """In a process group of its own, so that os.killpg(process.pid, SIGINT) is what Ctrl-C does."""
+        environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
+        process = subprocess.Popen(
+            [*self.argv, *args],
+            cwd=self.directory,
+            env=environment,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def __call__(
+        self,
+        *args: str,
+        env: Mapping[str, str | None] | None = None,
+        input: str | None = None,
+        timeout: float = 120,
+        tty: bool = False,
+    ) -> Result:
+        """Run it to its end; `env` changes the environment (None removes); with `tty` stderr is a terminal."""
+        shown: list[bytes] = []
+        with terminal(shown) if tty else nullcontext(subprocess.PIPE) as stderr:
+            stdin = subprocess.DEVNULL if input is None else subprocess.PIPE
+            process = self.start(*args, env=env, stdin=stdin, stderr=stderr)
+            try:
+                out, err = process.communicate(input, timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                out, err = process.communicate()
+                raise AssertionError(f"{process.args!r} still ran after {timeout} s\n{out}\n{err}") from None
+        return Result(process.returncode, out, b"".join(shown).decode() if tty else err)
+
+
+@contextmanager
+def terminal(shown: list[bytes]) -> Iterator[int]:
+    """The file descriptor of a terminal; `shown` is in the end what was written to it."""
+    master, slave = pty.openpty()
+    setraw(slave)
+
+    def read() -> None:
+        # The error is the end: nobody has the terminal open for writing any more.
+        with suppress(OSError):
+            while data := os.read(master, 65536):
+                shown.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield slave
+    finally:
+        os.close(slave)
+        reader.join()
+        os.close(master)
+
+
+@pytest.fixture
+def _command(engine: Engine, _target: Cluster, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Makes the commands of a test, all with the same environment, and ends what they left running."""
+    foreign = ("ARVADOS_", "DOCKER_", "XDG_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environment.update(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    environment.update(engine.environment)
+    environment.update(_target.environment())
+    (tmp_path / "home").mkdir()
+    processes: list[subprocess.Popen[str]] = []
+    yield lambda *argv: Command(list(argv), tmp_path, environment, processes)
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:
+            pass
+
+
+@pytest.fixture
+def run(_command: Callable[..., Command]) -> Command:
+    """The command under test."""
+    return _command(sys.executable, "-m", "arv_keepdocker")
+
+
+@pytest.fixture
+def run_upstream(_command: Callable[..., Command]) -> Command:
+    """The program of the same name in the SDK."""
+    return _command(sys.executable, "-m", "arvados.commands.keepdocker")
+
+
+@pytest.fixture
+def run_tool(_command: Callable[..., Command]) -> Callable[..., Result]:
+    """Run a script of the SDK: run_tool("arv-get", ...), with the keyword arguments of `Command`."""
+    scripts = sysconfig.get_path("scripts")
+    return lambda name, *args, **options: _command(f"{scripts}/{name}")(*args, **options)
+
+
+@pytest.fixture
+def docker_that(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Makes the environment in which `docker` is the given shell script; `real` in it is the docker that it hides."""
+    directory = tmp_path / "docker-that"
+    directory.mkdir()
+    program = directory / "docker"
+
+    def make(script: str) -> dict[str, str]:
+        program.write_text(f'#!/bin/sh\nreal() {{ PATH="$REAL_PATH" command docker "$@"; }}\n{script}\n')
+        program.chmod(0o755)
+        return {"REAL_PATH": os.environ["PATH"], "PATH": f"{directory}:{os.environ['PATH']}"}
+
+    return make
