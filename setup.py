@@ -6,9 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(
-    r'^__version__ = "([^"]+)"$', (HERE / "arv_keepdocker" / "__init__.py").read_text(), re.MULTILINE
-)
+VERSION = re.search(r'^__version__ = "([^"]+)"$', (HERE / "arv_keepdocker" / "__init__.py").read_text(), re.MULTILINE)
 assert VERSION is not None
 
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
@@ -40,7 +38,6 @@ setup(
         ]
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Bio-Informatics",
