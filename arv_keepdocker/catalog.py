@@ -12,7 +12,7 @@ from typing import Any
 
 from . import listing
 from .cluster import ArvadosRefusedError, Cluster
-from .errors import ArvadosError, ImageNotFoundError
+from .errors import ArvadosError, ImageNotFoundError, UsageError
 from .listing import HASH_LINK, NAME_LINK, StoredImage
 from .reference import Reference
 
@@ -76,7 +76,7 @@ class Catalog:
                 raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
             return uuid
         if not _GROUP.fullmatch(uuid):
-            raise ArvadosError(f"{uuid!r} is not the UUID of a project")
+            raise UsageError(f"{uuid!r} is not the UUID of a project")
         try:
             group = self._cluster.get("groups", uuid)
         except ArvadosRefusedError as error:

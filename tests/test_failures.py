@@ -1,0 +1,517 @@
+"""Bad input and bad days: what the user reads, what is left behind, and that the next plain run ends right."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arv_keepdocker.sandbox import Sandbox
+from tests import images
+from tests.conftest import Cluster, Command, Result, stored
+from tests.engines import Daemon, Engine
+
+DockerThat = Callable[[str], dict[str, str]]
+
+
+def failed(result: Result, status: int, *words: str) -> None:
+    """It failed as it should: nothing on stdout, an error that says what, and no traceback."""
+    assert result.status == status, result.stderr
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("arv-keepdocker: error: ")]
+    assert len(errors) == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def records(cluster: Cluster, project: str) -> tuple[list[str], list[str]]:
+    """The names of the project's collections and of its links."""
+    api = cluster.api()
+    owned = [["owner_uuid", "=", project]]
+    collections, links = (
+        sorted(item["name"] for item in resource.list(filters=owned).execute()["items"])
+        for resource in (api.collections(), api.links())
+    )
+    return collections, links
+
+
+def nothing_recorded(cluster: Cluster, project: str) -> bool:
+    return records(cluster, project) == ([], [])
+
+
+def cached(tmp_path: Path) -> list[str]:
+    directory = tmp_path / "cache" / "arvados" / "docker"
+    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# Asking Arvados
+
+
+@pytest.mark.parametrize("missing", ["ARVADOS_API_HOST", "ARVADOS_API_TOKEN"])
+def test_no_credentials(engine: Engine, run: Command, missing: str) -> None:
+    failed(run("debian", env={missing: None}), 6, f"{missing} not set", "settings.conf")
+
+
+def test_a_wrong_token(engine: Engine, sandbox: Sandbox, run: Command) -> None:
+    token = sandbox.users["active"].token[:-1] + "!"
+    failed(run("debian", env={"ARVADOS_API_TOKEN": token}), 6, "Not logged in", "ARVADOS_API_TOKEN")
+    failed(run("images", env={"ARVADOS_API_TOKEN": token}), 6, "Not logged in", "ARVADOS_API_TOKEN")
+
+
+def test_a_server_that_is_not_there(engine: Engine, run: Command) -> None:
+    result = run("--retries=0", "debian", env={"ARVADOS_API_HOST": "127.0.0.1:1"})
+    failed(result, 6, "127.0.0.1:1", "Connection refused")
+
+
+def test_a_server_that_is_not_to_be_trusted(engine: Engine, sandbox: Sandbox, run: Command) -> None:
+    result = run("--retries=0", "debian", env={"ARVADOS_API_HOST_INSECURE": None})
+    failed(result, 6, "certificate")
+
+
+@pytest.mark.parametrize("action", ["garbage", "half-body", "drop"])
+def test_a_server_that_talks_nonsense(sandbox: Sandbox, run: Command, action: str) -> None:
+    sandbox.fault(action, service="api", path="/links", times=None)
+    failed(run("--retries=0", "images"), 6, "listing links")
+
+
+def test_a_server_that_fails(sandbox: Sandbox, run: Command) -> None:
+    sandbox.fault("status", service="api", path="/links", status=503, errors=["gone fishing"], times=None)
+    failed(run("--retries=0", "images"), 6, "gone fishing")
+    sandbox.clear_faults()
+    sandbox.fault("status", service="api", path="/links", status=503, times=1)
+    assert run("images").status == 0
+
+
+def test_a_project_that_does_not_exist_or_is_not_a_project(
+    engine: Engine, cluster: Cluster, run: Command, docker_that: DockerThat
+) -> None:
+    no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
+    image = images.build(engine.host)
+    prefix = cluster.api().users().current().execute()["uuid"][:5]
+    failed(
+        run("--project-uuid", f"{prefix}-j7d0g-" + "0" * 15, image.name, env=no_save), 6, "no project", "may not read"
+    )
+    failed(run("--project-uuid", f"{prefix}-tpzed-" + "0" * 15, image.name, env=no_save), 6, "another user")
+    failed(run("--project-uuid", "my project", image.name, env=no_save), 2, "my project")
+
+
+def test_a_project_that_may_only_be_read(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat
+) -> None:
+    cluster = Cluster(sandbox)
+    spectator = sandbox.users["spectator"]
+    share = {"link_class": "permission", "name": "can_read", "tail_uuid": spectator.uuid, "head_uuid": project}
+    cluster.api().links().create(body=share).execute()
+    cluster.close()
+    image = images.build(engine.host)
+    environment = {"ARVADOS_API_TOKEN": spectator.token, **docker_that('[ "$2" != save ] || exit 99; real "$@"')}
+    failed(run("--project-uuid", project, image.name, env=environment), 6, "may not write", project)
+
+
+def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command) -> None:
+    image = images.build(engine.host)
+    environment = {"ARVADOS_API_TOKEN": sandbox.users["inactive"].token}
+    failed(run("--retries=0", image.name, env=environment), 6, "403 Forbidden")
+
+
+@pytest.mark.parametrize("formats", [["v1"], []])
+def test_a_cluster_that_does_not_take_the_format(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, formats: list[str]
+) -> None:
+    cluster = Cluster(sandbox)
+    image = images.build(engine.host)
+    before = sandbox.settings()["docker_image_formats"]
+    sandbox.settings(docker_image_formats=formats)
+    try:
+        # The SDK keeps the discovery document for a while.
+        fresh = {"HOME": str(Path(run.environment["HOME"]) / "fresh"), "XDG_CACHE_HOME": None}
+        failed(run("--project-uuid", project, image.name, env=fresh), 5, "v2", "--force-image-format")
+        assert nothing_recorded(cluster, project)
+        forced = run("--project-uuid", project, "--force-image-format", image.name, env=fresh)
+        stored(forced)
+        assert "warning" in forced.stderr
+    finally:
+        sandbox.settings(docker_image_formats=before)
+        cluster.close()
+
+
+# Asking the engine
+
+
+def test_an_image_that_is_nowhere(engine: Engine, run: Command) -> None:
+    name = images.unique_name()
+    failed(run(name), 3, name, "docker has no image", "--pull")
+
+
+def test_no_engine(engine: Engine, run: Command, tmp_path: Path) -> None:
+    name = images.unique_name()
+    failed(run(name, env={"PATH": str(tmp_path)}), 4, "no program 'docker' on PATH")
+    failed(run(name, env={"DOCKER_HOST": f"unix://{tmp_path}/nosuch"}), 4, "annot connect", "DOCKER_HOST")
+    assert "Arvados has no such image" in run(name, env={"PATH": str(tmp_path)}).stderr
+
+
+def test_no_permission_on_the_socket(run: Command, docker_that: DockerThat) -> None:
+    # As docker 20 says it; root, who runs these tests as a rule, may connect to any socket.
+    words = "Got permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock"
+    refuses = docker_that(f'echo "[]"; echo "{words}" >&2; exit 1')
+    failed(run(images.unique_name(), env=refuses), 4, words, "group that may use docker")
+
+
+def test_an_engine_that_speaks_in_tongues(run: Command, docker_that: DockerThat) -> None:
+    failed(run("x", env=docker_that("echo hello")), 4, "could not be read")
+    failed(run("x", env=docker_that("echo '[{}]'")), 4, "could not be read")
+    shown = run("x", env=docker_that("printf 'no\\033[31m\\n\\rred \\342\\200\\256' >&2; exit 1"))
+    failed(shown, 4, r"no\x1b[31m red \u202e")
+
+
+def test_megabytes_of_stderr(run: Command, docker_that: DockerThat) -> None:
+    chatty = docker_that("yes chatter | head -c 5000000 >&2; echo the end >&2; exit 1")
+    failed(run("x", env=chatty), 4, "the end")
+
+
+# Saving
+
+
+def test_a_save_that_fails_late(
+    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    late = docker_that('real "$@" || exit; [ "$2" != save ] || { echo "no more room in the engine" >&2; exit 1; }')
+    failed(run("--project-uuid", project, image.name, env=late), 4, image.id, "no more room in the engine")
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+    stored(run("--project-uuid", project, image.name))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_save_that_stops_early_and_says_that_all_is_well(
+    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, share: float
+) -> None:
+    image = images.build_big(engine.host, 1, layers=2)
+    engine.docker("save", "--output", str(tmp_path / "whole.tar"), image.id)
+    kept = int((tmp_path / "whole.tar").stat().st_size * share)
+    short = docker_that(f'if [ "$2" = save ]; then real "$@" | head -c {kept}; else real "$@"; fi')
+    failed(run("--project-uuid", project, image.name, env=short), 5, image.id)
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+    stored(run("--project-uuid", project, image.name))
+
+
+def test_a_save_that_is_killed(
+    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    killed = docker_that('[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; kill -9 $$')
+    failed(run("--project-uuid", project, image.name, env=killed), 4, "SIGKILL")
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon to kill")
+def test_a_daemon_that_is_killed_during_the_save(cluster: Cluster, project: str, run: Command, tmp_path: Path) -> None:
+    with Daemon() as daemon:
+        image = images.build_big(daemon.host, 300, layers=1)
+        process = run.start("--project-uuid", project, image.name, env=daemon.environment)
+        wait_until(lambda: any(name.endswith(".part") for name in cached(tmp_path)))
+        daemon.kill()
+        out, err = process.communicate(timeout=60)
+    assert process.returncode in (4, 5), err
+    failed(Result(process.returncode, out, err), process.returncode, image.id)
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+
+
+# The cache directory
+
+
+@contextmanager
+def small_disk(path: Path, kibibytes: int) -> Iterator[None]:
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize("kibibytes", [1024, 2056])
+def test_a_full_disk(
+    engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path, kibibytes: int
+) -> None:
+    """Too small for what the engine estimates; and enough for that, but not for the archive."""
+    image = images.build_big(engine.host, 2, layers=2)
+    disk = tmp_path / "disk"
+    with small_disk(disk, kibibytes):
+        # The SDK's own files need some space too.
+        (disk / "arvados").mkdir()
+        (disk / "arvados" / "discovery").symlink_to(tmp_path)
+        result = run("--project-uuid", project, image.name, env={"XDG_CACHE_HOME": str(disk)})
+        failed(result, 1, str(disk), "XDG_CACHE_HOME", "free" if kibibytes == 1024 else "space")
+        assert [path.name for path in (disk / "arvados" / "docker").iterdir()] == []
+    assert nothing_recorded(cluster, project)
+    stored(run("--project-uuid", project, image.name))
+
+
+def test_a_cache_directory_that_cannot_be_used(
+    engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    occupied = tmp_path / "occupied"
+    occupied.write_text("")
+    bad: dict[str, str | None] = {"XDG_CACHE_HOME": str(occupied)}
+    failed(run("--project-uuid", project, image.name, env=bad), 1, str(occupied), "XDG_CACHE_HOME")
+    assert nothing_recorded(cluster, project)
+    uuid = stored(run("--project-uuid", project, image.name))
+    # What is there already is found without a directory.
+    assert stored(run("--project-uuid", project, image.name, env=bad)) == uuid
+
+
+def test_a_cache_directory_that_is_not_ours(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+    image = images.build(engine.host)
+    (tmp_path / "elsewhere").mkdir()
+    parent = tmp_path / "cache" / "arvados"
+    parent.mkdir(parents=True)
+    (parent / "docker").symlink_to(tmp_path / "elsewhere")
+    failed(run("--project-uuid", project, image.name), 1, "not a directory that belongs to you")
+    (parent / "docker").unlink()
+    (parent / "docker").mkdir(mode=0o777)
+    stored(run("--project-uuid", project, image.name))
+    assert (parent / "docker").stat().st_mode & 0o777 == 0o700
+
+
+def test_no_home(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+    image = images.build(engine.host)
+    environment = {"HOME": str(tmp_path / "nosuch" / "home"), "XDG_CACHE_HOME": None}
+    stored(run("--project-uuid", project, image.name, env=environment))
+
+
+def test_nothing_is_left_in_the_cache_directory(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+    image = images.build(engine.host)
+    stored(run("--project-uuid", project, image.name))
+    assert cached(tmp_path) == []
+    stored(run("--project-uuid", project, image.name))
+    assert cached(tmp_path) == []
+
+
+def test_leftovers_of_dead_runs_are_removed_after_a_week(
+    engine: Engine, project: str, run: Command, tmp_path: Path
+) -> None:
+    directory = tmp_path / "cache" / "arvados" / "docker"
+    directory.mkdir(parents=True)
+    old, recent = (f"sha256:{digit * 64}" for digit in "01")
+    names = [f"{image_id}{ending}" for image_id in (old, recent) for ending in (".tar", ".tar.part", ".lock")]
+    for name in [*names, "of-someone-else.tar"]:
+        (directory / name).write_text("x")
+        if not name.startswith(recent):
+            os.utime(directory / name, (0, time.time() - 8 * 24 * 3600))
+    image = images.build(engine.host)
+    stored(run("--project-uuid", project, image.name))
+    assert cached(tmp_path) == ["of-someone-else.tar", f"{recent}.tar", f"{recent}.tar.part"]
+
+
+# Uploading and recording
+
+
+def test_keep_that_is_down_for_good(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    cluster = Cluster(sandbox)
+    image = images.build(engine.host)
+    sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
+    result = run("--project-uuid", project, "--retries=0", image.name)
+    failed(result, 6, image.id, "arv-put failed", "503", str(tmp_path / "cache"))
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == [f"{image.id}.tar"]
+    sandbox.clear_faults()
+    # The image is not saved again.
+    no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
+    again = run("--project-uuid", project, image.name, env=no_save)
+    stored(again)
+    assert "earlier run" in again.stderr
+    assert cached(tmp_path) == []
+    cluster.close()
+
+
+def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
+    image = images.build(engine.host)
+    sandbox.fault("status", service="keep", method="PUT", status=503, times=2)
+    stored(run("--project-uuid", project, image.name))
+
+
+def test_a_saved_image_that_was_damaged_is_saved_again(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
+    assert run("--project-uuid", project, "--retries=0", image.name).status == 6
+    sandbox.clear_faults()
+    path = tmp_path / "cache" / "arvados" / "docker" / f"{image.id}.tar"
+    path.write_bytes(path.read_bytes()[:-3000])
+    again = run("--project-uuid", project, image.name)
+    uuid = stored(again)
+    assert "saving the image again" in again.stderr
+    engine.docker("save", "--output", str(tmp_path / "whole.tar"), image.id)
+    assert run_tool("arv-get", f"{uuid}/{image.id}.tar", str(tmp_path / "got.tar")).status == 0
+    assert (tmp_path / "got.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("action", ["status", "drop"])
+def test_a_link_that_is_refused(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, number: int, action: str
+) -> None:
+    cluster = Cluster(sandbox)
+    image = images.build(engine.host)
+    reason = {"status": 403, "errors": ["not today"]} if action == "status" else {}
+    sandbox.fault(action, service="api", method="POST", path="/links", skip=number, times=None, **reason)
+    link_class = ["docker_image_hash", "docker_image_repo+tag"][number]
+    failed(
+        run("--project-uuid", project, "--retries=0", image.name), 6, link_class, "not today" if reason else "creating"
+    )
+    collections, links = records(cluster, project)
+    assert len(collections) == 1
+    assert len(links) == number
+    sandbox.clear_faults()
+    stored(run("--project-uuid", project, image.name))
+    assert records(cluster, project) == (collections, [image.name, image.id])
+    cluster.close()
+
+
+# Stopping
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_stopped_during_the_save(
+    engine: Engine,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    image = images.build(engine.host)
+    pid_file = tmp_path / "pid"
+    hangs = docker_that(
+        f'[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
+    )
+    process = run.start("--project-uuid", project, image.name, env=hangs)
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    saving = int(pid_file.read_text())
+    os.kill(process.pid, number)  # only our process: a terminal would signal docker too
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == status, err
+    assert out == ""
+    assert "Traceback" not in err
+    wait_until(lambda: not alive(saving))
+    assert nothing_recorded(cluster, project)
+    stored(run("--project-uuid", project, image.name))
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_stopped_during_the_upload(
+    engine: Engine,
+    sandbox: Sandbox,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    cluster = Cluster(sandbox)
+    image = images.build(engine.host)
+    sandbox.fault("delay", service="keep", method="PUT", seconds=20, times=None)
+    sandbox.clear_requests()
+    process = run.start("--project-uuid", project, image.name)
+    wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == status, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == [f"{image.id}.tar", *([f"{image.id}.lock"] if number == signal.SIGKILL else [])][::-1]
+    sandbox.clear_faults()
+    no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
+    stored(run("--project-uuid", project, image.name, env=no_save))
+    assert len(records(cluster, project)[0]) == 1
+    assert cached(tmp_path) == []
+    cluster.close()
+
+
+def test_runs_at_the_same_time_wait_for_each_other(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command
+) -> None:
+    cluster = Cluster(sandbox)
+    image = images.build(engine.host)
+    sandbox.fault("delay", service="keep", method="PUT", seconds=2, times=1)
+    processes = [run.start("--project-uuid", project, image.name) for _ in range(3)]
+    ends = [process.communicate(timeout=60) for process in processes]
+    uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
+    assert len(uuids) == 1
+    assert sum("waiting for process" in err for _, err in ends) == 2
+    assert sum("saving image" in err for _, err in ends) == 1
+    assert len(records(cluster, project)[0]) == 1
+    cluster.close()
+
+
+# Ourselves
+
+
+def test_a_traceback_is_shown_on_request_only(run: Command) -> None:
+    assert "Traceback" in run("Debian", env={"ARVADOS_DEBUG": "1"}).stderr
+    failed(run("Debian"), 2, "lowercase")
+
+
+def test_wrong_usage(run: Command) -> None:
+    for words in (["a", "b", "c"], ["--pull", "--no-pull", "a"], ["--nosuch"], ["--retries=x"], ["--", "a", "b", "c"]):
+        result = run(*words)
+        assert result.status == 2
+        assert result.stdout == ""
+        assert "usage: arv-keepdocker" in result.stderr
+    failed(run("--", "--force"), 2, "--force")
+    failed(run("--", "images", "--version"), 3, "--version")
+
+
+def test_the_versions(run: Command) -> None:
+    for words in (["--version"], ["--vers"], ["debian", "--version"]):
+        result = run(*words)
+        assert result.status == 0
+        assert re.fullmatch(r"arv-keepdocker \d+\.\d+\.\d+ \(arvados-python-client \d+\.\d+\.\d+\)\n", result.stdout)
+
+
+def test_a_result_that_cannot_be_written_is_in_the_error(engine: Engine, project: str, run: Command) -> None:
+    image = images.build(engine.host)
+    uuid = stored(run("--project-uuid", project, image.name))
+    shell: Any = shutil.which("sh")
+    words = " ".join(run.argv)
+    full = Command([shell, "-c", f'{words} "$@" >/dev/full', "sh"], run.directory, run.environment, run.processes)
+    failed(full("--project-uuid", project, image.name), 1, uuid, "No space left")
