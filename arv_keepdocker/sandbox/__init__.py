@@ -1,0 +1,163 @@
+"""A stand-in Arvados cluster: Sandbox runs one in a process of its own and talks to its control interface."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+__all__ = ["Sandbox", "SandboxError", "User"]
+
+_STOP_TIMEOUT = 10
+
+
+class SandboxError(Exception):
+    """The sandbox did not start, or refused a command."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A user of the cluster and the user's token."""
+
+    uuid: str
+    token: str
+
+
+class Sandbox:
+    """A running cluster, from construction to close(); also a context manager."""
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        keep_services: int = 1,
+        seed_images: int = 0,
+        seed_owner: str = "active",
+        discard_blocks: bool = False,
+        arguments: tuple[str, ...] = (),
+    ) -> None:
+        command = [sys.executable, "-m", __name__, "--watch-stdin", f"--keep-services={keep_services}"]
+        command += [f"--seed-images={seed_images}", f"--seed-owner={seed_owner}", *arguments]
+        if directory is not None:
+            command.append(f"--directory={os.fspath(directory)}")
+        if discard_blocks:
+            command.append("--discard-blocks")
+        # The pipe to its standard input tells it when we are gone, however we go.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        )
+        try:
+            self._exports, record = self._read_announcement()
+            users = json.loads(Path(record).read_text())
+        except BaseException:
+            self.close()
+            raise
+        self.certificate = Path(record).with_name("certificate.pem")
+        self.users = {name: User(**user) for name, user in users.items()}
+        self.url = f"https://{self._exports['ARVADOS_API_HOST']}"
+
+    def _read_announcement(self) -> tuple[dict[str, str], str]:
+        assert self._process.stdout is not None
+        exports: dict[str, str] = {}
+        record = ""
+        for line in self._process.stdout:
+            words = line.split()
+            if words[:1] == ["export"]:
+                name, _, value = words[1].partition("=")
+                exports[name] = value
+            elif line.startswith("# ready"):
+                return exports, record
+            else:
+                record = line.rpartition(": ")[2].strip()
+        raise SandboxError(f"the sandbox did not start; exit status {self._process.wait()}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def environment(self, user: str = "active") -> dict[str, str]:
+        """The variables that make a user's client talk to this cluster."""
+        return {**self._exports, "ARVADOS_API_TOKEN": self.users[user].token}
+
+    # Control
+
+    def control(self, method: str, name: str, body: object = None) -> Any:
+        """One request to the control interface."""
+        request = urllib.request.Request(
+            f"{self.url}/sandbox/{name}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self.users['root'].token}", "Content-Type": "application/json"},
+        )
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        # Never through a proxy, whatever the environment says.
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+        )
+        try:
+            with opener.open(request) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise SandboxError(error.read().decode("utf-8", "replace")) from None
+
+    def fault(self, action: str, **spec: Any) -> int:
+        """Order a fault; see the module faults for its parameters."""
+        return int(self.control("POST", "faults", {"action": action, **spec})["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults in force, with how many requests each has seen and struck."""
+        return list(self.control("GET", "faults"))
+
+    def clear_faults(self) -> None:
+        self.control("DELETE", "faults")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Change latency_ms, keep_bandwidth, signature_ttl or docker_image_formats; all settings as they are now."""
+        return dict(self.control("POST", "settings", changes))
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The requests since the last clear_requests(), oldest first."""
+        return list(self.control("GET", "requests"))
+
+    def clear_requests(self) -> None:
+        self.control("DELETE", "requests")
+
+    # End
+
+    def close(self) -> None:
+        """Stop the cluster."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _environment() -> dict[str, str]:
+    """The environment in which the child finds this very package, wherever it was imported from."""
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

@@ -1,0 +1,183 @@
+"""The API listener: finds the endpoint for a request, asks it in a transaction, and renders answer or refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from aiohttp import web
+
+from . import about, call, collections, containers, discovery, groups, links, trash, users
+from .access import check_scopes
+from .call import Call
+from .cluster import Cluster
+from .control import Control
+from .delivery import Answer, drop, send, wait
+from .endpoints import Endpoint
+from .errors import ApiError, PassedThrough, RailsError
+from .faults import Fault, Faults, Subject
+from .journal import KEPT_BODY, Entry, Journal
+from .resources import SYSTEM_USER
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *about.ENDPOINTS,
+    *collections.ENDPOINTS,
+    *containers.ENDPOINTS,
+    *groups.ENDPOINTS,
+    *links.ENDPOINTS,
+    *users.ENDPOINTS,
+)
+_BY_PATH: dict[str, dict[str, Endpoint]] = {}
+for _endpoint in ENDPOINTS:
+    _BY_PATH.setdefault(_endpoint.path, {})[_endpoint.method] = _endpoint
+_RESOURCES = {path.split("/")[0] for path in _BY_PATH}
+
+_PREFIX = "/arvados/v1/"
+_DISCOVERY = "/discovery/v1/apis/arvados/v1/rest"
+_SWEEP = "/sys/trash_sweep"
+_CONTROL = "/sandbox/"
+# Go refuses request headers of more than 1 MiB and a little.
+_LONGEST_REQUEST_LINE = (1 << 20) + 4096
+_DENIED = "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>"
+
+_log = logging.getLogger(__name__)
+
+
+def _json(value: Any, status: int = 200) -> Answer:
+    return Answer(status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+
+
+def _find(asked: Call) -> Endpoint:
+    """The endpoint of a path; the kinds of refusal are as measured on Arvados 3.2.1."""
+    path = asked.path[len(_PREFIX) :].strip("/")
+    kind, *rest = path.split("/")
+    named = _BY_PATH.get(path, {})
+    general = _BY_PATH.get("/".join([kind, "{uuid}", *rest[1:]]), {}) if rest else {}
+    if asked.method in named:
+        return named[asked.method]
+    if asked.method in general:
+        asked.groups = (rest[0],)
+        return general[asked.method]
+    if named or general:
+        raise ApiError(405, "API endpoint does not allow this method")
+    if kind in _RESOURCES:
+        raise ApiError(404, "API endpoint not found")
+    raise PassedThrough(404, "Path not found") if asked.caller_or_none else PassedThrough(401, "Not logged in")
+
+
+def _call(endpoint: Endpoint, cluster: Cluster, asked: Call) -> Any:
+    try:
+        if endpoint.needs_token:
+            check_scopes(asked)
+        return endpoint.handler(cluster, asked)
+    except RailsError as error:
+        if endpoint.passed_through:
+            raise PassedThrough(error.status, error.reason) from None
+        raise
+
+
+# What some faults answer in place of us.
+_FAULT_ANSWERS: dict[str, Callable[[Fault], Answer]] = {
+    "garbage": lambda _: Answer(200, b"<html>garbage</html>\n", "text/html"),
+    "status": lambda fault: _json({"errors": fault.errors or ["ordered fault"]}, fault.status),
+    "expired-signature": lambda _: _json({"errors": [_DENIED]}, 403),
+    "full": lambda _: _json({"errors": ["ordered fault: full"]}, 503),
+    "read-only": lambda _: _json({"errors": ["ordered fault: read-only"]}, 503),
+}
+
+
+class Api:
+    """The handler of the API listener."""
+
+    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal, database_thread: Executor) -> None:
+        self._cluster = cluster
+        self._faults = faults
+        self._journal = journal
+        self._control = Control(cluster, faults, journal)
+        # All work with the database is done in this one thread, so each request has it for itself.
+        self._database_thread = database_thread
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        entry = Entry("api", request.method, request.path, time=time.time())
+        if len(request.raw_path) > _LONGEST_REQUEST_LINE:
+            return await self._refuse(request, entry, Answer(431, b"431 Request Header Fields Too Large", "text/plain"))
+        data = await request.read()
+        entry.body, entry.request_size = data[:KEPT_BODY].decode("utf-8", "replace"), len(data)
+        try:
+            asked = call.parse(request.method, request.raw_path, request.headers, data)
+        except ApiError as error:
+            return await self._refuse(request, entry, _json({"errors": [error.reason]}, error.status))
+        if asked.path.startswith(_CONTROL):
+            return await send(request, await self._in_thread(asked, self._control.answer))
+        entry.method, entry.path, entry.query = asked.method, asked.path, asked.effective_query
+        self._journal.add(entry)
+        try:
+            return await self._handle(request, asked, entry)
+        finally:
+            entry.seconds = time.time() - entry.time
+
+    async def _refuse(self, request: web.Request, entry: Entry, answer: Answer) -> web.StreamResponse:
+        """Answer what cannot even be read."""
+        entry.status, entry.response_size = answer.status, len(answer.body)
+        self._journal.add(entry)
+        return await send(request, answer)
+
+    async def _handle(self, request: web.Request, asked: Call, entry: Entry) -> web.StreamResponse:
+        if self._cluster.settings.latency_ms:
+            await asyncio.sleep(self._cluster.settings.latency_ms / 1000)
+        query = "&".join(f"{name}={value}" for name, value in entry.query.items())
+        path = f"{asked.path}?{query}" if query else asked.path
+        subject = Subject("api", asked.method, path, entry.body, port=self._cluster.api_port)
+        fault = await wait(self._faults.strike(subject))
+        if fault and fault.action == "drop":
+            return drop(request)
+        if fault and fault.action in _FAULT_ANSWERS:
+            answer = _FAULT_ANSWERS[fault.action](fault)
+        else:
+            answer = await self._in_thread(asked, self._answer)
+        answer.headers = {**answer.headers, "X-Request-Id": asked.request_id}
+        entry.status, entry.response_size = answer.status, len(answer.body)
+        if fault and fault.action == "drop-after":
+            entry.status = 0
+        return await send(request, answer, fault)
+
+    async def _in_thread(self, asked: Call, function: Callable[[Call], Answer]) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._database_thread, self._in_transaction, asked, function)
+
+    def _in_transaction(self, asked: Call, function: Callable[[Call], Answer]) -> Answer:
+        try:
+            with self._cluster.database.transaction():
+                asked.caller_or_none = self._cluster.access.authenticate(asked.token)
+                return function(asked)
+        except ApiError as error:
+            # What was undone may have been counted in already.
+            self._cluster.access.changed()
+            message = error.message(asked.reported_path, asked.request_id)
+            return _json({"errors": [message], **error.extra()}, error.status)
+        except Exception as error:
+            _log.exception("%s %s", asked.method, asked.path)
+            self._cluster.access.changed()
+            return _json({"errors": [f"sandbox defect: {error!r}"]}, 500)
+
+    def _answer(self, asked: Call) -> Answer:
+        if asked.path == _DISCOVERY:
+            return _json(discovery.document(self._cluster, ENDPOINTS))
+        if asked.path == _SWEEP:
+            return self._sweep(asked)
+        if not asked.path.startswith(_PREFIX):
+            raise ApiError(404, "API endpoint not found")
+        return _json(_call(_find(asked), self._cluster, asked))
+
+    def _sweep(self, asked: Call) -> Answer:
+        if asked.method != "POST":
+            raise ApiError(405, "API endpoint does not allow this method")
+        if asked.caller.uuid != SYSTEM_USER:
+            raise RailsError(403, "Forbidden")
+        trash.sweep(self._cluster)
+        return Answer(204)

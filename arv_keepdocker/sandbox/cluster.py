@@ -1,0 +1,66 @@
+"""The state that all handlers share: database, permissions, signing key, settings, addresses."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .access import Access
+from .database import Database
+from .manifest import Signer
+
+DEFAULT_TTL = 336 * 3600
+DEFAULT_TRASH_LIFETIME = 336 * 3600
+
+
+@dataclass
+class Settings:
+    """What the control interface can change while the cluster runs."""
+
+    # Added to every request, API and Keep.
+    latency_ms: float = 0
+    # Shared by all requests of one Keep service, in bytes per second; 0 is no limit.
+    keep_bandwidth: float = 0
+    signature_ttl: int = DEFAULT_TTL
+    docker_image_formats: list[str] = field(default_factory=lambda: ["v2"])
+
+    def described(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class Cluster:
+    """One stand-in cluster."""
+
+    directory: Path
+    database: Database
+    access: Access
+    signer: Signer
+    settings: Settings = field(default_factory=Settings)
+    api_port: int = 0
+    keep_ports: list[int] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, directory: Path) -> Cluster:
+        """Open the cluster in a directory, or begin a new one there."""
+        database = Database(directory / "cluster.sqlite3")
+        key = database.fact("blob_signing_key")
+        if key is None:
+            key = secrets.token_hex(32)
+            database.set_fact("blob_signing_key", key)
+        return cls(directory, database, Access(database), Signer(key.encode(), DEFAULT_TTL))
+
+    @property
+    def root_url(self) -> str:
+        return f"https://127.0.0.1:{self.api_port}/"
+
+    def change_settings(self, changes: dict[str, Any]) -> dict[str, Any]:
+        """Change some settings; TypeError if there is no such setting."""
+        self.settings = replace(self.settings, **changes)
+        self.signer.ttl = self.settings.signature_ttl
+        return self.settings.described()
+
+    def close(self) -> None:
+        self.database.close()

@@ -1,0 +1,44 @@
+"""The control interface under /sandbox/: faults, settings and the log of requests, for the administrator's token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from .call import Call
+from .cluster import Cluster
+from .delivery import Answer
+from .errors import ApiError
+from .faults import Faults
+from .journal import Journal
+
+
+class Control:
+    """Answers the requests under /sandbox/."""
+
+    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal) -> None:
+        self._cluster = cluster
+        self._faults = faults
+        self._journal = journal
+        self._routes: dict[tuple[str, str], Callable[[Call], Any]] = {
+            ("GET", "/sandbox/faults"): lambda _: faults.described(),
+            ("POST", "/sandbox/faults"): lambda asked: {"id": faults.add(asked.body).id},
+            ("DELETE", "/sandbox/faults"): lambda _: faults.clear(),
+            ("GET", "/sandbox/requests"): lambda _: journal.described(),
+            ("DELETE", "/sandbox/requests"): lambda _: journal.clear(),
+            ("GET", "/sandbox/settings"): lambda _: cluster.settings.described(),
+            ("POST", "/sandbox/settings"): lambda asked: cluster.change_settings(asked.body),
+        }
+
+    def answer(self, asked: Call) -> Answer:
+        route = self._routes.get((asked.method, asked.path))
+        if route is None:
+            raise ApiError(404, "no such control route")
+        if not asked.caller.is_admin:
+            raise ApiError(403, "only for the administrator")
+        try:
+            result = route(asked)
+        except (TypeError, ValueError) as error:
+            raise ApiError(422, str(error)) from None
+        return Answer(200, json.dumps(result).encode())

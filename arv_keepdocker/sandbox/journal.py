@@ -1,0 +1,47 @@
+"""The log of requests, for tests to look into."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_CAPACITY = 200_000
+# As much of a body as is kept.
+KEPT_BODY = 4096
+
+
+@dataclass
+class Entry:
+    """One request and how it ended; status 0 means that no answer was given."""
+
+    service: str
+    method: str
+    path: str
+    # When it came, in seconds since 1970.
+    time: float
+    query: dict[str, Any] = field(default_factory=dict)
+    # Which of several Keep services.
+    instance: int = 0
+    # The beginning of an API request's body.
+    body: str = ""
+    request_size: int = 0
+    response_size: int = 0
+    status: int = 0
+    seconds: float = 0
+
+
+class Journal:
+    """The last requests."""
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque(maxlen=_CAPACITY)
+
+    def add(self, entry: Entry) -> None:
+        self._entries.append(entry)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def described(self) -> list[dict[str, Any]]:
+        return [asdict(entry) for entry in self._entries]

@@ -1,0 +1,231 @@
+"""One Keep service: signed blocks in and out, over plain HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from aiohttp import web
+
+from .blocks import MAXIMUM_SIZE, BlockStore, Discarded, Incoming
+from .cluster import Cluster
+from .delivery import Answer, drop, send, wait
+from .faults import Fault, Faults, Subject
+from .journal import Entry, Journal
+
+_PUT_PATH = re.compile(r"/([0-9a-f]{32})(\+.*)?")
+_GET_PATH = re.compile(r"/(([0-9a-f]{32})\+\d+(?:\+[A-Z][A-Za-z0-9@_-]*)*)")
+# Pieces are gathered up to this size before they are hashed.
+_BATCH = 1 << 20
+_TOKEN = re.compile(r"(?:OAuth2|Bearer)\s+(\S+)")
+_Input = TypeVar("_Input")
+_Output = TypeVar("_Output")
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@dataclass
+class _Bandwidth:
+    """A limit shared by all requests of a service."""
+
+    cluster: Cluster
+    _free_at: float = 0
+
+    async def use(self, size: int) -> None:
+        rate = self.cluster.settings.keep_bandwidth
+        if rate > 0:
+            self._free_at = max(self._free_at, time.monotonic()) + size / rate
+            await asyncio.sleep(self._free_at - time.monotonic())
+
+
+class KeepService:
+    """A listener's handler."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        blocks: BlockStore,
+        faults: Faults,
+        journal: Journal,
+        threads: Executor,
+        instance: int,
+        replicas: int,
+    ) -> None:
+        self._cluster = cluster
+        self._blocks = blocks
+        self._faults = faults
+        self._journal = journal
+        self._threads = threads
+        self._instance = instance
+        self._replicas = replicas
+        self._bandwidth = _Bandwidth(cluster)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        entry = Entry(
+            service="keep",
+            method=request.method,
+            path=request.path,
+            query=dict(request.query),
+            instance=self._instance,
+            time=time.time(),
+            request_size=request.content_length or 0,
+        )
+        self._journal.add(entry)
+        try:
+            return await self._handle(request, entry)
+        finally:
+            entry.seconds = time.time() - entry.time
+
+    async def _handle(self, request: web.Request, entry: Entry) -> web.StreamResponse:
+        if self._cluster.settings.latency_ms:
+            await asyncio.sleep(self._cluster.settings.latency_ms / 1000)
+        subject = Subject(
+            "keep",
+            request.method,
+            request.path_qs,
+            instance=self._instance,
+            port=self._cluster.keep_ports[self._instance],
+        )
+        fault = await wait(self._faults.strike(subject))
+        if fault and fault.action == "drop":
+            return drop(request)
+        if fault and fault.action in _FAULT_ANSWERS:
+            answer = _FAULT_ANSWERS[fault.action](fault)
+        else:
+            answer = await self._answer(request)
+        entry.status, entry.response_size = answer.status, len(answer.body)
+        if fault and fault.action == "drop-after":
+            entry.status = 0
+        return await send(request, answer, fault, self._bandwidth.use)
+
+    async def _answer(self, request: web.Request) -> Answer:
+        method = _METHODS.get(request.method)
+        try:
+            if method is None:
+                raise _Refusal(405, "method not allowed")
+            return await method(self, request)
+        except _Refusal as refusal:
+            return _text(refusal.status, refusal.text)
+
+    # PUT
+
+    async def _put(self, request: web.Request) -> Answer:
+        match = _PUT_PATH.fullmatch(request.path)
+        if match is None:
+            raise _Refusal(405, "method not allowed")
+        if (request.content_length or 0) > MAXIMUM_SIZE:
+            raise _Refusal(413, "block size exceeds 64 MiB")
+        classes = _storage_classes(request)
+        incoming = self._blocks.receive()
+        try:
+            await self._receive(request, incoming)
+            good = await self._in_thread(incoming.finish, match[1])
+        except BaseException:
+            incoming.abandon()
+            raise
+        if not good:
+            text = f'content hash of received data did not match specified locator "{match[1]}"'
+            raise _Refusal(400, text)
+        locator = f"{match[1]}+{incoming.size}"
+        token = _token(request)
+        # Without a token the locator is not signed; whose token it is makes no difference (measured on Arvados 3.2.1).
+        hint = self._cluster.signer.hint(match[1], token) if token else ""
+        confirmed = ", ".join(f"{name}={self._replicas}" for name in classes)
+        headers = {"X-Keep-Replicas-Stored": str(self._replicas), "X-Keep-Storage-Classes-Confirmed": confirmed}
+        return Answer(200, f"{locator}{hint}\n".encode(), "text/plain", headers)
+
+    async def _receive(self, request: web.Request, incoming: Incoming) -> None:
+        """Take the body in; while one batch is hashed and written, the next is read."""
+        work: asyncio.Future[None] | None = None
+        received = 0
+        batch: list[bytes] = []
+        gathered = 0
+        while piece := await request.content.readany():
+            batch.append(piece)
+            gathered += len(piece)
+            received += len(piece)
+            if received > MAXIMUM_SIZE:
+                raise _Refusal(413, "block size exceeds 64 MiB")
+            await self._bandwidth.use(len(piece))
+            if gathered >= _BATCH:
+                if work:
+                    await work
+                work = self._in_thread(incoming.add, batch)
+                batch, gathered = [], 0
+        if work:
+            await work
+        await self._in_thread(incoming.add, batch)
+
+    def _in_thread(self, function: Callable[[_Input], _Output], value: _Input) -> asyncio.Future[_Output]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, value)
+
+    # GET and HEAD
+
+    async def _get(self, request: web.Request) -> Answer:
+        md5 = self._checked(request)
+        try:
+            data = await self._in_thread(self._blocks.read, md5)
+        except Discarded:
+            raise _Refusal(404, "block was discarded (--discard-blocks)") from None
+        if data is None:
+            raise _Refusal(404, "not found")
+        return Answer(200, data, "application/octet-stream")
+
+    async def _head(self, request: web.Request) -> Answer:
+        size = self._blocks.size(self._checked(request))
+        if size is None:
+            raise _Refusal(404, "not found")
+        return Answer(200, b"", "application/octet-stream", length=size)
+
+    def _checked(self, request: web.Request) -> str:
+        """The hash of the block asked for, once the signature is found good."""
+        match = _GET_PATH.fullmatch(request.path)
+        if match is None:
+            raise _Refusal(405, "method not allowed")
+        token = _token(request)
+        if token is None:
+            raise _Refusal(401, "no token provided in Authorization header")
+        wrong = self._cluster.signer.check(match[1], token)
+        if wrong:
+            raise _Refusal(401 if wrong == "expired" else 400, f"{wrong} signature")
+        return match[2]
+
+
+_METHODS = {"PUT": KeepService._put, "GET": KeepService._get, "HEAD": KeepService._head}
+
+
+def _token(request: web.Request) -> str | None:
+    match = _TOKEN.fullmatch(request.headers.get("Authorization", ""))
+    return match[1] if match else None
+
+
+def _storage_classes(request: web.Request) -> list[str]:
+    given = request.headers.get("X-Keep-Storage-Classes", "default")
+    classes = [name.strip() for name in given.split(",") if name.strip()]
+    if classes != ["default"]:
+        raise _Refusal(507, "insufficient storage")
+    return classes
+
+
+def _text(status: int, text: str) -> Answer:
+    return Answer(status, f"{text}\n".encode(), "text/plain")
+
+
+# What some faults answer in place of us.
+_FAULT_ANSWERS: dict[str, Callable[[Fault], Answer]] = {
+    "garbage": lambda _: Answer(200, b"<html>garbage</html>\n", "text/html"),
+    "status": lambda fault: _text(fault.status, "; ".join(fault.errors or ["ordered fault"])),
+    "expired-signature": lambda _: _text(401, "expired signature"),
+    "full": lambda _: _text(507, "insufficient storage"),
+    "read-only": lambda _: _text(405, "method not allowed: read-only"),
+}

@@ -1,0 +1,180 @@
+"""Users and their tokens, and who is there when a cluster begins."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from . import objects, timestamps
+from .attributes import read_attributes
+from .call import Call
+from .cluster import Cluster
+from .database import Database, Row
+from .endpoints import (
+    Endpoint,
+    create_endpoint,
+    delete_endpoint,
+    get_endpoint,
+    list_endpoint,
+    update_endpoint,
+)
+from .errors import RailsError, path_not_found
+from .rendering import render
+from .resources import (
+    ALL_USERS_GROUP,
+    ANONYMOUS_GROUP,
+    ANONYMOUS_USER,
+    CLUSTER,
+    GROUPS,
+    LINKS,
+    SYSTEM_USER,
+    TOKENS,
+    USERS,
+    Resource,
+)
+
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+# Name, UUID, is_admin, is_active.
+_INITIAL = (
+    ("root", SYSTEM_USER, True, True),
+    ("admin", f"{CLUSTER}-tpzed-sandboxadmin000", True, True),
+    ("active", f"{CLUSTER}-tpzed-sandboxactive00", False, True),
+    ("spectator", f"{CLUSTER}-tpzed-sandboxspectato", False, True),
+    ("inactive", f"{CLUSTER}-tpzed-sandboxinactive", False, False),
+)
+
+
+def new_secret() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(50))
+
+
+def _stamped(resource: Resource, owner: str, uuid: str | None = None, **values: Any) -> Row:
+    now = timestamps.now()
+    common = {"created_at": now, "modified_at": now, "modified_by_user_uuid": SYSTEM_USER, "owner_uuid": owner}
+    return {**resource.defaults, **common, "uuid": uuid or resource.new_uuid(), **values}
+
+
+def _permission(tail: str, level: str, head: str) -> Row:
+    return _stamped(LINKS, SYSTEM_USER, link_class="permission", name=level, tail_uuid=tail, head_uuid=head)
+
+
+def _membership(user: str, group: str) -> tuple[Row, Row]:
+    """The two links by which a user belongs to a role, and is visible to its other members."""
+    return _permission(user, "can_write", group), _permission(group, "can_read", user)
+
+
+def populate(database: Database) -> None:
+    """The users, groups and tokens of a new cluster."""
+    for uuid, name in ((ALL_USERS_GROUP, "All users"), (ANONYMOUS_GROUP, "Anonymous users")):
+        database.insert(GROUPS, _stamped(GROUPS, SYSTEM_USER, uuid, name=name, group_class="role"))
+    anonymous = _stamped(USERS, SYSTEM_USER, ANONYMOUS_USER, username="anonymous", is_active=False)
+    database.insert(USERS, anonymous)
+    # The system user is seen by all: making it an owner is 403, not 422 (measured on Arvados 3.2.1).
+    database.insert(LINKS, _permission(ALL_USERS_GROUP, "can_read", SYSTEM_USER))
+    for name, uuid, is_admin, is_active in _INITIAL:
+        values = {"username": name, "email": f"{name}@sandbox.invalid", "first_name": name.capitalize()}
+        database.insert(
+            USERS,
+            _stamped(USERS, SYSTEM_USER, uuid, **values, last_name="User", is_admin=is_admin, is_active=is_active),
+        )
+        database.insert(TOKENS, _stamped(TOKENS, uuid, api_token=new_secret()))
+        if is_active and uuid != SYSTEM_USER:
+            database.insert_many(LINKS, _membership(uuid, ALL_USERS_GROUP))
+
+
+def initial_tokens(database: Database) -> dict[str, dict[str, str]]:
+    """The UUID and first token of each user that has one, by user name."""
+    rows = database.rows(
+        "SELECT u.username, u.uuid, a.uuid AS token_uuid, a.api_token FROM users u"
+        " JOIN api_client_authorizations a ON a.owner_uuid = u.uuid WHERE u.username IS NOT NULL"
+        " ORDER BY a.created_at DESC, a.rowid DESC"
+    )
+    return {r["username"]: {"uuid": r["uuid"], "token": f"v2/{r['token_uuid']}/{r['api_token']}"} for r in rows}
+
+
+# Users
+
+
+def _current(cluster: Cluster, call: Call) -> Row:
+    row = cluster.database.get(USERS, call.caller.uuid)
+    assert row is not None
+    return render(cluster, call, USERS, row)
+
+
+def _system(cluster: Cluster, call: Call) -> Row:
+    row = cluster.database.get(USERS, SYSTEM_USER)
+    assert row is not None
+    return render(cluster, call, USERS, row)
+
+
+def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
+    row["owner_uuid"] = SYSTEM_USER
+    was_active = old is not None and old["is_active"]
+    if row.get("is_active") and not was_active:
+        cluster.database.insert_many(LINKS, _membership(row["uuid"], ALL_USERS_GROUP))
+    if was_active and not row.get("is_active"):
+        cluster.database.execute(
+            "DELETE FROM links WHERE link_class = 'permission' AND ? IN (head_uuid, tail_uuid)", (row["uuid"],)
+        )
+
+
+def _create(cluster: Cluster, call: Call) -> Row:
+    objects.require_admin(call)
+    return objects.create(cluster, call, USERS, _validate)
+
+
+def _update(cluster: Cluster, call: Call) -> Row:
+    objects.require_admin(call)
+    return objects.update(cluster, call, USERS, _validate)
+
+
+# Tokens
+
+
+def _current_token(cluster: Cluster, call: Call) -> Row:
+    row = cluster.database.get(TOKENS, call.caller.token_uuid)
+    if row is None:
+        raise path_not_found()
+    return render(cluster, call, TOKENS, row)
+
+
+def _create_token(cluster: Cluster, call: Call) -> Row:
+    """A token for oneself, or for anyone if one is an administrator."""
+    given = read_attributes(call, TOKENS)
+    owner = given.get("owner_uuid") or call.caller.uuid
+    if owner != call.caller.uuid:
+        objects.require_admin(call)
+        if cluster.database.get(USERS, owner) is None:
+            raise RailsError(422, f"Owner uuid '{owner}' not found")
+    secret = given.get("api_token") or new_secret()
+    values = {"scopes": given.get("scopes", ["all"]), "expires_at": given.get("expires_at")}
+    row = _stamped(TOKENS, owner, api_token=secret, modified_by_user_uuid=call.caller.uuid, **values)
+    cluster.database.insert(TOKENS, row)
+    return render(cluster, call, TOKENS, row)
+
+
+def _update_token(cluster: Cluster, call: Call) -> Row:
+    return objects.update(cluster, call, TOKENS, lambda *_: None)
+
+
+ENDPOINTS = (
+    list_endpoint(USERS),
+    get_endpoint(USERS),
+    create_endpoint(USERS, _create),
+    update_endpoint(USERS, _update),
+    Endpoint("users", "current", "GET", "users/current", _current, response="User"),
+    Endpoint("users", "system", "GET", "users/system", _system, response="User"),
+    list_endpoint(TOKENS),
+    get_endpoint(TOKENS),
+    create_endpoint(TOKENS, _create_token),
+    update_endpoint(TOKENS, _update_token),
+    delete_endpoint(TOKENS, lambda cluster, call: objects.delete(cluster, call, TOKENS)),
+    Endpoint(
+        TOKENS.name,
+        "current",
+        "GET",
+        f"{TOKENS.name}/current",
+        _current_token,
+        response="ApiClientAuthorization",
+    ),
+)
