@@ -127,7 +127,7 @@ def _sandbox_cluster(sandbox: Sandbox) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+def _named_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The sandbox, or with ARV_KEEPDOCKER_TEST_CLUSTER=env the cluster that ARVADOS_API_HOST names."""
     if os.environ.get("ARV_KEEPDOCKER_TEST_CLUSTER") != "env":
         yield request.getfixturevalue("_sandbox_cluster")
@@ -139,22 +139,22 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def _target(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The cluster of this test: the sandbox, if the test asks for that."""
-    name = "_sandbox_cluster" if "sandbox" in request.fixturenames else "cluster"
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster that the command talks to: the sandbox if the test needs that, else one that the user may name."""
+    name = "_sandbox_cluster" if "sandbox" in request.fixturenames else "_named_cluster"
     cluster: Cluster = request.getfixturevalue(name)
     yield cluster
     cluster.clear_faults()
 
 
 @pytest.fixture
-def project(_target: Cluster) -> Iterator[str]:
+def project(cluster: Cluster) -> Iterator[str]:
     """The uuid of a new project of the user; trashed afterwards with all that is in it."""
-    groups = _target.api().groups()
+    groups = cluster.api().groups()
     body = {"group": {"group_class": "project", "name": f"arv-keepdocker test {RUN} {secrets.token_hex(4)}"}}
     uuid = groups.create(body=body).execute()["uuid"]
     yield uuid
-    _target.clear_faults()
+    cluster.clear_faults()
     groups.delete(uuid=uuid).execute()
 
 
@@ -248,13 +248,13 @@ def terminal(shown: list[bytes]) -> Iterator[int]:
 
 
 @pytest.fixture
-def _command(engine: Engine, _target: Cluster, tmp_path: Path) -> Iterator[Callable[..., Command]]:
+def _command(engine: Engine, cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Makes the commands of a test, all with the same environment, and ends what they left running."""
     foreign = ("ARVADOS_", "DOCKER_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment.update(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     environment.update(engine.environment)
-    environment.update(_target.environment())
+    environment.update(cluster.environment())
     (tmp_path / "home").mkdir()
     processes: list[subprocess.Popen[str]] = []
     yield lambda *argv: Command(list(argv), tmp_path, environment, processes)

@@ -120,13 +120,11 @@ def test_a_project_that_does_not_exist_or_is_not_a_project(
 
 
 def test_a_project_that_may_only_be_read(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
 ) -> None:
-    cluster = Cluster(sandbox)
     spectator = sandbox.users["spectator"]
     share = {"link_class": "permission", "name": "can_read", "tail_uuid": spectator.uuid, "head_uuid": project}
     cluster.api().links().create(body=share).execute()
-    cluster.close()
     image = images.build(engine.host)
     environment = {"ARVADOS_API_TOKEN": spectator.token, **docker_that('[ "$2" != save ] || exit 99; real "$@"')}
     failed(run("--project-uuid", project, image.name, env=environment), 6, "may not write", project)
@@ -140,9 +138,8 @@ def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command
 
 @pytest.mark.parametrize("formats", [["v1"], []])
 def test_a_cluster_that_does_not_take_the_format(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, formats: list[str]
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, formats: list[str]
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     before = sandbox.settings()["docker_image_formats"]
     sandbox.settings(docker_image_formats=formats)
@@ -156,7 +153,6 @@ def test_a_cluster_that_does_not_take_the_format(
         assert "warning" in forced.stderr
     finally:
         sandbox.settings(docker_image_formats=before)
-        cluster.close()
 
 
 # Asking the engine
@@ -338,9 +334,14 @@ def test_leftovers_of_dead_runs_are_removed_after_a_week(
 
 
 def test_keep_that_is_down_for_good(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+    engine: Engine,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
     result = run("--project-uuid", project, "--retries=0", image.name)
@@ -354,7 +355,6 @@ def test_keep_that_is_down_for_good(
     stored(again)
     assert "earlier run" in again.stderr
     assert cached(tmp_path) == []
-    cluster.close()
 
 
 def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
@@ -383,9 +383,8 @@ def test_a_saved_image_that_was_damaged_is_saved_again(
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("action", ["status", "drop"])
 def test_a_link_that_is_refused(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, number: int, action: str
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, number: int, action: str
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     reason = {"status": 403, "errors": ["not today"]} if action == "status" else {}
     sandbox.fault(action, service="api", method="POST", path="/links", skip=number, times=None, **reason)
@@ -399,7 +398,6 @@ def test_a_link_that_is_refused(
     sandbox.clear_faults()
     stored(run("--project-uuid", project, image.name))
     assert records(cluster, project) == (collections, [image.name, image.id])
-    cluster.close()
 
 
 # Stopping
@@ -439,6 +437,7 @@ def test_stopped_during_the_save(
 def test_stopped_during_the_upload(
     engine: Engine,
     sandbox: Sandbox,
+    cluster: Cluster,
     project: str,
     run: Command,
     docker_that: DockerThat,
@@ -446,7 +445,6 @@ def test_stopped_during_the_upload(
     number: signal.Signals,
     status: int,
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=20, times=None)
     sandbox.clear_requests()
@@ -464,13 +462,11 @@ def test_stopped_during_the_upload(
     stored(run("--project-uuid", project, image.name, env=no_save))
     assert len(records(cluster, project)[0]) == 1
     assert cached(tmp_path) == []
-    cluster.close()
 
 
 def test_runs_at_the_same_time_wait_for_each_other(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=2, times=1)
     processes = [run.start("--project-uuid", project, image.name) for _ in range(3)]
@@ -480,7 +476,6 @@ def test_runs_at_the_same_time_wait_for_each_other(
     assert sum("waiting for process" in err for _, err in ends) == 2
     assert sum("saving image" in err for _, err in ends) == 1
     assert len(records(cluster, project)[0]) == 1
-    cluster.close()
 
 
 # Ourselves

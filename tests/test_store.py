@@ -125,9 +125,8 @@ def test_another_name_of_the_image_is_one_link(engine: Engine, cluster: Cluster,
 
 
 def test_another_project_gets_a_copy_without_an_upload(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
 ) -> None:
-    cluster = Cluster(sandbox)
     image = images.build(engine.host)
     first = stored(run(image.name))  # in the user's home
     sandbox.clear_requests()
@@ -145,7 +144,6 @@ def test_another_project_gets_a_copy_without_an_upload(
         ("docker_image_repo+tag", image.name, project, timestamp),
     ]
     assert stored(run("--project-uuid", project, image.name)) == second
-    cluster.close()
 
 
 def test_force_stores_it_again(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
