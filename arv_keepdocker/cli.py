@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import importlib.metadata
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -102,6 +100,8 @@ def _run(arguments: Sequence[str], display: Display, api: Any) -> str:
 
 
 def _version() -> str:
+    import importlib.metadata
+
     client = importlib.metadata.version("arvados-python-client")
     return f"arv-keepdocker {__version__} (arvados-python-client {client})\n"
 
@@ -206,4 +206,6 @@ def _print(result: str, stdout: TextIO) -> None:
 
 def _show_traceback(display: Display) -> None:
     if os.environ.get("ARVADOS_DEBUG"):
+        import traceback
+
         traceback.print_exc(file=display.stream)

@@ -4,7 +4,6 @@ Only JSON is read from it, and its own words on stderr are passed on: they are t
 from "could not ask" (`docker image inspect` exits with 1 and prints `[]` for both).
 """
 
-import ctypes
 import json
 import os
 import shutil
@@ -184,6 +183,8 @@ def _dies_with_parent(parent: int) -> Callable[[], None]:
     A pipe without a reader would end it too, but only at its next write, and the classic image store prepares the
     whole export, which takes long, before the first.
     """
+    import ctypes  # late: only saving needs it
+
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def arrange() -> None:

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from . import upload
 from .cache import Cache
 from .catalog import Catalog, Entry
 from .cluster import Cluster
@@ -145,6 +144,8 @@ def _store(
     display: Display,
 ) -> str:
     """Save, upload and record the image."""
+    from . import upload  # not needed, with all that it needs, for an image that is there already
+
     cache.remove_leftovers()
     path, saved = upload.save(engine, image, cache, display, options.resume and not options.force)
     entry = replace(entry, image_id=saved.image_id).made_at(saved.created)
