@@ -67,7 +67,8 @@ def write_archive(
     The same layers and time make the same image within a run.
     """
     name = name or unique_name()
-    created = created or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # Docker drops zeros at the end when it shows a time.
+    created = created or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f1Z")
     diff_ids = []
     with tarfile.open(fileobj=file, mode="w") as archive:
         for files in layers if layers is not None else [{"unique": os.urandom(32)}]:
