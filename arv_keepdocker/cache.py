@@ -15,7 +15,7 @@ from pathlib import Path
 from .errors import CacheError
 
 LEFTOVER_DAYS = 7
-_OURS = re.compile(r"(sha256:[0-9a-f]{64})\.(?:tar|tar\.part|lock)")
+_OURS = re.compile(r"(sha256:[0-9a-f]{64}|incoming-[0-9]+)(?:\.[a-zA-Z0-9]+)?\.(?:tar|tar\.part|lock)")
 
 
 class Cache:
@@ -40,9 +40,13 @@ class Cache:
                 path.chmod(0o700)
         return path
 
-    def archive_path(self, image_id: str) -> Path:
-        """Where the whole, checked archive of the image is kept until it is in Arvados."""
-        return self.path / f"{image_id}.tar"
+    def archive_path(self, image_id: str, kind: str = "") -> Path:
+        """Where a whole, checked archive of the image is kept until it is in Arvados; `kind` tells several apart."""
+        return self.path / f"{image_id}{kind}.tar"
+
+    def incoming_path(self) -> Path:
+        """Where an archive is kept while this process needs it, of which is not known yet what it holds."""
+        return self.path / f"incoming-{os.getpid()}.tar"
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:

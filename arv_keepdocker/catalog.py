@@ -6,7 +6,7 @@ finds the collection and completes it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,9 +14,13 @@ from . import listing
 from .cluster import ArvadosRefusedError, Cluster
 from .errors import ArvadosError, ImageNotFoundError, UsageError
 from .listing import HASH_LINK, NAME_LINK, StoredImage
+from .platforms import Platform
 from .reference import Reference
 
 NAME_PROPERTY = "docker-image-repo-tag"
+ENGINE_ID = "arv:engine_image_id"
+PLATFORM = "arv:platform"
+UNIVERSAL = "arv:universal"
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
 _FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
@@ -34,6 +38,12 @@ class Entry:
     title: str | None = None
     """The collection's name where the user gave one."""
     link_properties: Mapping[str, object] = field(default_factory=dict)
+    engine_id: str | None = None
+    """What the engine calls the image where that is not its id here: a digest that no archive tells."""
+    platform: Platform | None = None
+    """Where `engine_id` names images for several platforms: this one's."""
+    universal: bool = False
+    """Whether it is stored in the universal form; the plain form of the image is another image then."""
 
     @property
     def collection_name(self) -> str:
@@ -44,8 +54,20 @@ class Entry:
         return " ".join(words)
 
     def made_at(self, created: str | None) -> "Entry":
-        """The entry with the time in its links by which the scheduler finds the newest of several images."""
-        return replace(self, link_properties={"image_timestamp": created} if created else {})
+        """The entry with what its links are to say: the time by which the scheduler finds the newest of several images,
+        and how a later run recognizes the image."""
+        properties: dict[str, object] = {"image_timestamp": created} if created else {}
+        return replace(self, link_properties={**properties, **self.recognized_by})
+
+    @property
+    def recognized_by(self) -> dict[str, object]:
+        """The link properties of our own."""
+        properties: dict[str, object] = {UNIVERSAL: True} if self.universal else {}
+        if self.engine_id is not None:
+            properties[ENGINE_ID] = self.engine_id
+            if self.platform is not None:
+                properties[PLATFORM] = str(self.platform)
+        return properties
 
     @property
     def filename(self) -> str:
@@ -66,6 +88,11 @@ class Catalog:
     def api(self) -> Any:
         """The API client, for what is not metadata."""
         return self._cluster.api
+
+    @property
+    def image_formats(self) -> Sequence[str]:
+        """The image formats that the cluster says it takes; empty if it does not say."""
+        return self._cluster.image_formats()
 
     def project(self, uuid: str | None) -> str:
         """The UUID of the project to store in: the given one, which must be writable, or the user's home."""
@@ -119,14 +146,27 @@ class Catalog:
         `known` is one that may lack the link with its id.
         """
         images = [*listing.holders(self._cluster, entry.image_id), *([known] if known is not None else [])]
+        if entry.universal:
+            images = [image for image in images if image.properties.get(UNIVERSAL)]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         image = next((image for image in images if self._held(image.collection) == entry.image_id), None)
         if image is None:
             return None
-        entry = replace(entry, link_properties=image.link["properties"] or {})
+        entry = replace(entry, link_properties={**image.properties, **entry.recognized_by})
         uuid = image.collection if image.owner == entry.project else self._copy(image.collection, entry)
         self._complete_links(uuid, entry)
         return uuid
+
+    def recognize(self, entry: Entry) -> list[str]:
+        """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first."""
+        images = listing.holders(self._cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
+        wanted = [
+            str(image.image_id)
+            for image in images
+            if bool(image.properties.get(UNIVERSAL)) == entry.universal
+            and (entry.platform is None or image.properties.get(PLATFORM) in (None, str(entry.platform)))
+        ]
+        return list(dict.fromkeys(wanted))
 
     def complete(self, entry: Entry) -> str | None:
         """Finish what a run that died after storing the collection has left in the project, and return its UUID."""
@@ -174,11 +214,13 @@ class Catalog:
     def _complete_links(self, uuid: str, entry: Entry) -> None:
         wanted = [(HASH_LINK, entry.image_id), *([(NAME_LINK, entry.name)] if entry.name is not None else [])]
         owned = [["head_uuid", "=", uuid], ["owner_uuid", "=", entry.project]]
-        there = {
-            (link["link_class"], link["name"]) for link in self._cluster.find("links", owned, ["link_class", "name"])
-        }
+        there = list(self._cluster.find("links", owned, ["link_class", "name", "properties"]))
         for link_class, name in wanted:
-            if (link_class, name) not in there:
+            same = [link for link in there if (link["link_class"], link["name"]) == (link_class, name)]
+            if link_class == HASH_LINK and entry.engine_id is not None:
+                # Engines may know the image by several ids; a later run on this one shall find it by its own.
+                same = [link for link in same if (link["properties"] or {}).get(ENGINE_ID) == entry.engine_id]
+            if not same:
                 link = {
                     "head_uuid": uuid,
                     "link_class": link_class,

@@ -6,18 +6,29 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from . import __version__, listing, reference
 from .cache import Cache
+from .catalog import Catalog
 from .cluster import Cluster
 from .display import PROGRAM, Display
 from .engine import Engine
-from .errors import ImageNotFoundError, KeepdockerError
-from .push import Options, push
+from .errors import ImageNotFoundError, KeepdockerError, UsageError
+from .platforms import Platform
+from .push import Options, Tools, push
+from .reference import Reference
 
 _LIST_WORD = "images"
+_ENGINE = "ARV_KEEPDOCKER_ENGINE"
+_UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
+_SWITCH = {
+    "": None,
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
 _ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
 
 _EXIT_STATUS = """\
@@ -94,7 +105,7 @@ def _run(arguments: Sequence[str], display: Display, api: Any) -> str:
     display.quiet = options.silent
     wanted = options.progress or display.stream.isatty()
     display.progress = wanted and not (options.no_progress or options.batch_progress or options.silent)
-    if options.image is None or options.image == _LIST_WORD:
+    if options.from_archive is None and options.image in (None, _LIST_WORD):
         return _listing(options, api)
     return _push(options, display, api) + "\n"
 
@@ -149,6 +160,24 @@ def _parser() -> argparse.ArgumentParser:
     pull.add_argument(
         "--no-pull", action="store_false", dest="pull", help="store the image that the engine has (default)"
     )
+    add("--platform", metavar="OS/ARCH[/VARIANT]", help="which of an image's platforms to pull, find and store")
+    add(
+        "--engine",
+        metavar="PROGRAM",
+        help=f"docker or podman, a name or a path (default ${_ENGINE}, or docker, or podman where there is no docker)",
+    )
+    add(
+        "--from-archive",
+        metavar="FILE",
+        help="store the image of an archive that docker save, podman, skopeo or others made, plain or in gzip, "
+        "instead of an engine's; '-' is standard input. IMAGE [TAG] is the name that it gets, by default its own",
+    )
+    add(
+        "--universal",
+        action=argparse.BooleanOptionalAction,
+        help="store the image in a form that has the same id on every container engine (by default if it is in "
+        f"docker's containerd image store, unless ${_UNIVERSAL} says otherwise)",
+    )
     add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
     return parser
 
@@ -162,7 +191,10 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> str:
 
     return push(
         Options(
-            reference=reference.parse(options.image, options.tag),
+            reference=_reference(options),
+            archive=options.from_archive,
+            platform=Platform.parse(options.platform) if options.platform is not None else None,
+            universal=_universal(options),
             project=options.project_uuid,
             title=options.name,
             pull=options.pull,
@@ -171,11 +203,35 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> str:
             resume=options.resume and options.use_cache,
             put_arguments=arvput.arguments(vars(options)),
         ),
-        Engine(),
-        _cluster(options, api),
-        Cache(os.environ),
-        display,
+        Tools(
+            Engine(options.engine or os.environ.get(_ENGINE)),
+            Catalog(_cluster(options, api)),
+            Cache(os.environ),
+            display,
+        ),
     )
+
+
+def _reference(options: argparse.Namespace) -> Reference | None:
+    if options.image is None:
+        return None
+    found = reference.parse(options.image, options.tag)
+    if options.from_archive is None:
+        return found
+    if options.pull:
+        raise UsageError("--pull is for images of an engine, --from-archive for those of a file")
+    if found.name is None:
+        raise UsageError(f"{found} is an id; with --from-archive, IMAGE is the name that the image gets")
+    return replace(found, id_prefix=None)
+
+
+def _universal(options: argparse.Namespace) -> bool | None:
+    if options.universal is not None:
+        return bool(options.universal)
+    setting = os.environ.get(_UNIVERSAL, "").lower()
+    if setting not in _SWITCH:
+        raise UsageError(f"{_UNIVERSAL} is {setting!r}; it can be 1 or 0")
+    return _SWITCH[setting]
 
 
 def _listing(options: argparse.Namespace, api: Any) -> str:

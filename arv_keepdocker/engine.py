@@ -1,9 +1,10 @@
-"""The container engine, through its command line program `docker`.
+"""The container engine, through its command line program: docker, or podman, which takes the same commands.
 
 Only JSON is read from it, and its own words on stderr are passed on: they are the only thing that tells "not there"
 from "could not ask" (`docker image inspect` exits with 1 and prints `[]` for both).
 """
 
+import functools
 import json
 import os
 import shutil
@@ -12,12 +13,14 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
-from .errors import EngineError
+from .errors import EngineError, ImageNotFoundError
+from .platforms import Platform
 
 _NOT_THERE = ("no such image", "image not known")
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _START_DAEMON = "Start the docker daemon, or set DOCKER_HOST to where it listens."
 _HINTS = {
     "permission denied while trying to connect": "Ask to be put into the group that may use docker, or run as root.",
@@ -33,66 +36,113 @@ class EngineImage:
     """An image that the engine has."""
 
     id: str
-    """What the engine calls the image's Id: `sha256:` and 64 hexadecimal digits."""
+    """What the engine calls the image's Id: `sha256:` and 64 hexadecimal digits. In docker's containerd image store it
+    is the digest of a manifest or an index, elsewhere of the image's configuration."""
     size: int | None
     """The engine's estimate of the bytes that saving it gives."""
     created: str | None
     """When the image was made, ISO 8601, as its configuration has it; some images do not say."""
     names: tuple[str, ...]
     """The `repo:tag` names that the engine has for it."""
+    platform: Platform | None
+    """What it runs on; docker 29 does not say it of an image of which it only has the index."""
+    containerd: bool = False
+    """Whether it is in docker's containerd image store."""
+    several_platforms: bool = False
+    """Whether the Id is that of an index, which may have images for several platforms."""
 
 
 class Engine:
-    """The engine that `docker` on PATH talks to, as configured by its own environment (DOCKER_HOST, ...).
+    """The engine that a program talks to, as configured by its own environment (DOCKER_HOST, ...).
 
-    Raises EngineError where there is no such program or it cannot reach the engine.
+    Every method raises EngineError where there is no such program, or it cannot reach the engine.
     """
 
-    def __init__(self, program: str = "docker") -> None:
-        self._program = program
+    def __init__(self, program: str | None = None) -> None:
+        """`program` is a name or a path; by default docker, and podman where there is no docker."""
+        self._wanted = program
 
-    def find(self, reference: str) -> EngineImage | None:
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return os.path.basename(self._program)
+
+    @functools.cached_property
+    def _program(self) -> str:
+        wanted = [self._wanted] if self._wanted else ["docker", "podman"]
+        found = next(filter(None, map(shutil.which, wanted)), None)
+        if found is None:
+            names = " or ".join(map(repr, wanted))
+            raise EngineError(f"there is no program {names} on PATH", "Install Docker or Podman, or use --engine.")
+        return found
+
+    def find(self, reference: str, platform: Platform | None = None) -> EngineImage | None:
         """The image that the engine resolves `reference` (a name, or `sha256:` and digits) to, or None.
 
-        Raises EngineError when the engine could not be asked or did not understand.
+        Raises EngineError when the engine could not be asked or did not understand, and ImageNotFoundError when it has
+        the image, but not for `platform`.
         """
         # Not `docker inspect`: a container of that name would be found first.
         status, stdout, stderr = self._run(["image", "inspect", reference])
         if status != 0:
             if any(words in stderr.lower() for words in _NOT_THERE):
                 return None
-            raise _failure(f"docker could not look for image {reference}", status, stderr)
+            raise self._failure(f"{self.name} could not look for image {reference}", status, stderr)
+        image = self._described(reference, stdout)
+        if platform is None or (image.platform is not None and image.platform.matches(platform)):
+            return image
+        return self._of_platform(reference, image, platform)
+
+    def _of_platform(self, reference: str, image: EngineImage, platform: Platform) -> EngineImage:
+        """One platform's image of several; only the containerd store has more than one under a name."""
+        stderr = ""
+        if image.containerd:
+            status, stdout, stderr = self._run(["image", "inspect", "--platform", str(platform), reference])
+            found = self._described(reference, stdout) if status == 0 else None
+            # Docker 29 describes what its index names and it does not have, too, without saying for which platform.
+            if found is not None and found.platform is not None and found.platform.matches(platform):
+                return replace(found, id=image.id, several_platforms=True)
+        words = f": {stderr}" if stderr else f"; it has it for {image.platform}"
+        hint = f"Pull it: --pull --platform {platform}"
+        raise ImageNotFoundError(f"{self.name} does not have image {reference} for {platform}{words}", hint)
+
+    def _described(self, reference: str, stdout: str) -> EngineImage:
         try:
             image = json.loads(stdout)[0]
+            descriptor = image.get("Descriptor") or {}
+            platform = Platform(*(str(image.get(key) or "") for key in ("Os", "Architecture", "Variant")))
             return EngineImage(
                 id=_prefixed(image["Id"]),
                 size=image.get("Size"),
                 created=image.get("Created") or None,
                 names=tuple(image.get("RepoTags") or ()),
+                platform=platform if platform.architecture else None,
+                containerd=bool(descriptor),
+                several_platforms=str(descriptor.get("mediaType")) in _INDEXES,
             )
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise EngineError(f"docker's description of image {reference} could not be read: {error!r}") from error
+            what = f"{self.name}'s description of image {reference} could not be read"
+            raise EngineError(f"{what}: {error!r}") from error
 
-    def pull(self, reference: str, show: IO[str] | None) -> None:
-        """Fetch `reference` from its registry, docker's own progress going to `show` if given.
+    def pull(self, reference: str, show: IO[str] | None, platform: Platform | None = None) -> None:
+        """Fetch `reference` from its registry, the engine's own progress going to `show` if given.
 
-        Raises EngineError, with docker's words, when that fails.
+        Raises EngineError, with the engine's words, when that fails.
         """
-        command = ["image", "pull", reference] if show is not None else ["image", "pull", "--quiet", reference]
+        command = ["image", "pull", *([] if show is not None else ["--quiet"]), *_platform_flag(platform), reference]
         status, _, stderr = self._run(command, stdout=show)
         if status != 0:
-            raise _failure(f"docker could not pull {reference}", status, stderr)
+            raise self._failure(f"{self.name} could not pull {reference}", status, stderr)
 
     @contextmanager
-    def save(self, image_id: str) -> Iterator[IO[bytes]]:
-        """The archive that `docker image save` writes, to be read to its end inside the `with` block.
+    def save(self, image: EngineImage) -> Iterator[IO[bytes]]:
+        """The archive that the engine writes, to be read to its end inside the `with` block.
 
-        Saved by Id, so that a tag that is moved meanwhile changes nothing. `docker save` is ended when the block is
-        left early, and by the kernel when this process dies. Raises EngineError after the block when it failed.
+        Saved by Id, so that a tag that is moved meanwhile changes nothing. The program is ended when the block is left
+        early, and by the kernel when this process dies. Raises EngineError after the block when it failed.
         """
-        process = self._start(
-            ["image", "save", image_id], stdout=subprocess.PIPE, preexec_fn=_dies_with_parent(os.getpid())
-        )
+        command = ["image", "save", *self._save_flags(image), image.id]
+        process = self._start(command, stdout=subprocess.PIPE, preexec_fn=_dies_with_parent(os.getpid()))
         stderr = _Collector(process.stderr)
         try:
             assert process.stdout is not None
@@ -108,7 +158,22 @@ class Engine:
                 process.stdout.close()
             said = stderr.text()
         if status != 0:
-            raise _failure(f"docker could not save image {image_id}", status, said)
+            error = self._failure(f"{self.name} could not save image {image.id}", status, said)
+            raise EngineError(str(error), error.hint or (incomplete_hint(image) if image.containerd else None))
+
+    def _save_flags(self, image: EngineImage) -> list[str]:
+        """The containerd store saves all platforms that it has, and only says that something is missing if told which
+        is wanted; docker can be told since 28 (API 1.48)."""
+        if not image.containerd:
+            return []
+        status, stdout, _ = self._run(["version", "--format", "{{json .}}"])
+        try:
+            # What client and server have agreed on.
+            version = json.loads(stdout)["Client"]["ApiVersion"].split(".")
+            known = status == 0 and [int(part) for part in version] >= [1, 48]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            known = False
+        return _platform_flag(image.platform) if known else []
 
     def _run(self, arguments: Sequence[str], stdout: IO[str] | None = None) -> tuple[int, str, str]:
         process = self._start(arguments, stdout=subprocess.PIPE if stdout is None else stdout.fileno())
@@ -129,21 +194,39 @@ class Engine:
     def _start(
         self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None = None
     ) -> "subprocess.Popen[bytes]":
-        program = shutil.which(self._program)
-        if program is None:
-            raise EngineError(
-                f"there is no program {self._program!r} on PATH", "Install Docker, or its command line program."
-            )
         try:
             return subprocess.Popen(
-                [program, *arguments],
+                [self._program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 preexec_fn=preexec_fn,  # only calls prctl and getppid
             )
         except OSError as error:
-            raise EngineError(f"{program} could not be started: {error.strerror}") from error
+            raise EngineError(f"{self._program} could not be started: {error.strerror}") from error
+
+    def _failure(self, what: str, status: int, stderr: str) -> EngineError:
+        # What the wrapper that is podman's docker says each time.
+        stderr = "\n".join(
+            line for line in stderr.splitlines() if not line.startswith("Emulate Docker CLI using podman")
+        )
+        hint = next((hint for words, hint in _HINTS.items() if words in stderr.lower()), None)
+        if status < 0:
+            stderr = f"ended by {signal.Signals(-status).name}" + (f", after saying: {stderr}" if stderr else "")
+        return EngineError(f"{what}: {stderr or f'exit status {status}'}", hint)
+
+
+def incomplete_hint(image: EngineImage) -> str:
+    """What is known to mend an image whose layers docker's containerd store has not kept."""
+    name = image.names[0] if image.names else "NAME"
+    return (
+        f"If layers are missing in docker's image store, pulling alone does not bring them back: "
+        f"docker rmi {name}, then {' '.join(['docker pull', *_platform_flag(image.platform), name])}"
+    )
+
+
+def _platform_flag(platform: Platform | None) -> list[str]:
+    return ["--platform", str(platform)] if platform is not None else []
 
 
 class _Collector:
@@ -168,13 +251,6 @@ class _Collector:
 
 def _prefixed(image_id: str) -> str:
     return image_id if image_id.startswith("sha256:") else f"sha256:{image_id}"
-
-
-def _failure(what: str, status: int, stderr: str) -> EngineError:
-    hint = next((hint for words, hint in _HINTS.items() if words in stderr.lower()), None)
-    if status < 0:
-        stderr = f"ended by {signal.Signals(-status).name}" + (f", after saying: {stderr}" if stderr else "")
-    return EngineError(f"{what}: {stderr or f'exit status {status}'}", hint)
 
 
 def _dies_with_parent(parent: int) -> Callable[[], None]:

@@ -48,8 +48,13 @@ class StoredImage:
         seconds = 0 if image_time is None else int((image_time - _EPOCH).total_seconds() // 1)
         return (seconds, _time(self.link["created_at"]) or _EPOCH, self.link["uuid"])
 
+    @property
+    def properties(self) -> Record:
+        """The deciding link's."""
+        return self.link["properties"] or {}
+
     def _image_time(self) -> datetime.datetime | None:
-        return _time((self.link["properties"] or {}).get("image_timestamp"))
+        return _time(self.properties.get("image_timestamp"))
 
     def as_listing(self) -> ImageListing:
         repository, tag = ("<none>", "<none>") if self.name is None else split_name(self.name)
@@ -70,9 +75,9 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def every(cluster: Cluster, project: str | None = None) -> list[StoredImage]:
-    """All images that the user can read, the most preferred first; with `project` those whose links it owns."""
+    """All images that the user can read, the most preferred first; with `project` those that it owns, links and all."""
     links = list(cluster.find("links", [["link_class", "in", [HASH_LINK, NAME_LINK]], *_owned(project)], _FIELDS))
-    return _ordered(_readable(cluster, links))
+    return _ordered(_readable(cluster, links, project))
 
 
 def named(cluster: Cluster, name: str, project: str | None = None) -> list[StoredImage]:
@@ -80,18 +85,23 @@ def named(cluster: Cluster, name: str, project: str | None = None) -> list[Store
     links = list(
         cluster.find("links", [["link_class", "=", NAME_LINK], ["name", "=", name], *_owned(project)], _FIELDS)
     )
-    return _ordered(_readable(cluster, links + _links_of(cluster, links, HASH_LINK, project)))
+    return _ordered(_readable(cluster, links + _links_of(cluster, links, HASH_LINK, project), project))
 
 
 def by_id(cluster: Cluster, id_prefix: str, project: str | None = None) -> list[StoredImage]:
     """The readable images whose id begins with `id_prefix` (`sha256:` and digits), the most preferred first."""
-    links = _hash_links(cluster, id_prefix, project)
-    return _ordered(_readable(cluster, links + _links_of(cluster, links, NAME_LINK, project)))
+    whole = len(id_prefix) == len("sha256:") + 64
+    links = _hash_links(cluster, ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"], project)
+    return _ordered(_readable(cluster, links + _links_of(cluster, links, NAME_LINK, project), project))
 
 
-def holders(cluster: Cluster, image_id: str) -> list[StoredImage]:
-    """The readable collections that are linked as `image_id`, whatever their names, the most preferred first."""
-    return _ordered(_readable(cluster, _hash_links(cluster, image_id, None)))
+def holders(
+    cluster: Cluster, image_id: str | None = None, condition: Sequence[object] | None = None
+) -> list[StoredImage]:
+    """The readable collections that are linked as `image_id`, or whose link with their id meets another filter,
+    whatever their names; the most preferred first."""
+    condition = ["name", "=", image_id] if condition is None else condition
+    return _ordered(_readable(cluster, _hash_links(cluster, condition, None), None))
 
 
 def matching(
@@ -100,6 +110,9 @@ def matching(
     """All images, or those of a name: exactly `name`:`tag` first, and without a tag also ids that begin with `name`."""
     if name is None:
         return every(cluster, project)
+    if name == "sha256" and tag is not None:
+        # arvados-cwl-runner cuts an id at the colon.
+        name, tag = f"{name}:{tag}", None
     found = named(cluster, f"{name}:{tag or DEFAULT_TAG}", project)
     digits = _ID_PREFIX.fullmatch(name)
     if not found and tag is None and digits is not None:
@@ -111,9 +124,7 @@ def _owned(project: str | None) -> Sequence[Sequence[object]]:
     return [] if project is None else [["owner_uuid", "=", project]]
 
 
-def _hash_links(cluster: Cluster, id_prefix: str, project: str | None) -> list[Record]:
-    whole = len(id_prefix) == len("sha256:") + 64
-    condition = ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"]
+def _hash_links(cluster: Cluster, condition: Sequence[object], project: str | None) -> list[Record]:
     return list(cluster.find("links", [["link_class", "=", HASH_LINK], condition, *_owned(project)], _FIELDS))
 
 
@@ -124,14 +135,18 @@ def _links_of(cluster: Cluster, links: Iterable[Record], link_class: str, projec
     return list(cluster.find_in("links", "head_uuid", heads, filters, _FIELDS))
 
 
-def _readable(cluster: Cluster, links: Sequence[Record]) -> list[StoredImage]:
-    """Images from links; links to collections that are gone or not readable are listed all the same by the server."""
+def _readable(cluster: Cluster, links: Sequence[Record], project: str | None) -> list[StoredImage]:
+    """Images from links; links to collections that are gone or not readable are listed all the same by the server.
+
+    A collection that was moved out of the `project` leaves its links there; arvados-cwl-runner relies on its not being
+    found, for then it makes a copy in the project.
+    """
     # A link may point to anything, and a UUID of another cluster would make the server ask that one.
     ours = re.compile(rf"{cluster.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
     heads = sorted({link["head_uuid"] for link in links if ours.fullmatch(link["head_uuid"] or "")})
     owners = {
         record["uuid"]: record["owner_uuid"]
-        for record in cluster.find_in("collections", "uuid", heads, [], ["owner_uuid"])
+        for record in cluster.find_in("collections", "uuid", heads, _owned(project), ["owner_uuid"])
     }
     hashes: dict[str, Record] = {}
     names: dict[str, dict[str, Record]] = defaultdict(dict)

@@ -75,6 +75,15 @@ def parse(image: str, tag: str | None = None) -> Reference:
     return Reference(repository=_checked_repository(repository), tag=tag)
 
 
+def familiar(name: str) -> str:
+    """The short form of a name as docker has it: without what it adds itself to names of Docker Hub, and podman to
+    names of no registry."""
+    for prefix in ("docker.io/library/", "docker.io/", "localhost/"):
+        if name.startswith(prefix):
+            return name[len(prefix) :]
+    return name
+
+
 def split_query(text: str) -> tuple[str, str | None]:
     """The name and the tag, if there is one, by which to look for images in Arvados; anything may be looked for."""
     if text.lower().startswith("sha256:"):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import images
-from tests.engines import RUN, Daemon, Engine, Registry, any_engine
+from tests.engines import RUN, Daemon, Engine, Podman, Registry, any_engine
 
 if TYPE_CHECKING:
     # Slow to import, like the SDK: only tests that need a cluster wait for it.
@@ -57,6 +57,13 @@ def other_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 def registry() -> Iterator[Registry]:
     with Registry() as registry:
         yield registry
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    podman = Podman(tmp_path_factory.mktemp("podman"))
+    yield podman
+    podman.run("rmi", "--all", "--force")
 
 
 class Cluster:
@@ -253,6 +260,8 @@ def _command(engine: Engine, cluster: Cluster, tmp_path: Path) -> Iterator[Calla
     foreign = ("ARVADOS_", "DOCKER_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment.update(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    # Google's libraries warn of each Python that is about to end, on every run.
+    environment["PYTHONWARNINGS"] = "ignore::FutureWarning"
     environment.update(engine.environment)
     environment.update(cluster.environment())
     (tmp_path / "home").mkdir()

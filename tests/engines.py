@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import struct
 import subprocess
@@ -194,6 +195,26 @@ class Registry(Service):
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+class Podman:
+    """A private podman, as a program called podman that has a storage of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        program = shutil.which("podman")
+        assert program is not None
+        (directory / "bin").mkdir(parents=True)
+        self.program = directory / "bin" / "podman"
+        own = f"--root {directory}/root --runroot {directory}/run --storage-driver vfs --cgroup-manager cgroupfs"
+        self.program.write_text(f'#!/bin/sh\nexec {program} {own} --events-backend none "$@"\n')
+        self.program.chmod(0o755)
+
+    def run(self, *args: str) -> str:
+        done = subprocess.run([str(self.program), *args], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"podman {' '.join(args)}: exit status {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arv_keepdocker import archive
+from arv_keepdocker import archive, tarball
 from arv_keepdocker.errors import ArchiveError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -27,6 +27,10 @@ SMALL = [
 ]
 
 
+def read(stream: tarball.Readable) -> archive.Image:
+    return archive.find(tarball.scan(stream))
+
+
 def saved(name: str) -> bytes:
     return (FIXTURES / "archives" / name).read_bytes()
 
@@ -34,24 +38,30 @@ def saved(name: str) -> bytes:
 @pytest.mark.parametrize("name", WHOLE)
 def test_every_engines_archive_reads_right(name: str) -> None:
     facts = FACTS[name]
-    found = archive.read(io.BytesIO(saved(name)))
-    assert found.image_id == facts["config_digest"]
+    found = read(io.BytesIO(saved(name)))
+    assert found.id == facts["config_digest"]
     assert found.created == facts["created"]
-    assert list(found.diff_ids) == facts["diff_ids"]
-    assert f"{found.os}/{found.architecture}" == facts["platform"]
-    assert found.size == facts["size"]
-    assert len(found.layers) == len(found.diff_ids)
+    assert [layer.diff_id for layer in found.layers] == facts["diff_ids"]
+    assert str(found.platform) == facts["platform"]
+    assert list(found.names) == (facts["repo_tags"] or [])
+    assert tarball.scan(io.BytesIO(saved(name))).size == facts["size"]
 
 
 def test_an_archive_without_its_layers_is_incomplete() -> None:
     with pytest.raises(ArchiveError, match="incomplete") as refused:
-        archive.read(io.BytesIO(saved("docker29-containerd-incomplete.tar")))
+        read(io.BytesIO(saved("docker29-containerd-incomplete.tar")))
     assert refused.value.exit_status == 5
 
 
-def test_a_layout_that_docker_cannot_load_is_refused() -> None:
-    with pytest.raises(ArchiveError, match=r"OCI layout without manifest\.json"):
-        archive.read(io.BytesIO(saved("podman4-tiny-oci-archive.tar")))
+def test_a_layout_without_manifest_json_reads_too_but_docker_cannot_load_it() -> None:
+    contents = tarball.scan(io.BytesIO(saved("podman4-tiny-oci-archive.tar")))
+    with pytest.raises(ArchiveError, match=r"manifest\.json"):
+        archive.find(contents)
+    found = archive.find(contents, layout=True)
+    assert not archive.loadable(contents, found)
+    twin = read(io.BytesIO(saved("podman4-tiny-byname.tar")))
+    assert found.names == twin.names
+    assert [layer.diff_id for layer in found.layers] == [layer.diff_id for layer in twin.layers]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +69,7 @@ def test_a_layout_that_docker_cannot_load_is_refused() -> None:
 )
 def test_what_is_no_archive_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveError):
-        archive.read(io.BytesIO(data))
+        read(io.BytesIO(data))
 
 
 def members_of(name: str) -> list[tuple[tarfile.TarInfo, bytes | None]]:
@@ -81,14 +91,14 @@ def tar_of(members: list[tuple[tarfile.TarInfo, bytes | None]]) -> bytes:
 
 def refused(data: bytes) -> str:
     with pytest.raises(ArchiveError) as error:
-        archive.read(io.BytesIO(data))
+        read(io.BytesIO(data))
     return str(error.value)
 
 
 def named_by_the_image(name: str) -> set[str]:
     """The members without which the image is not whole: its configuration, its layers and manifest.json."""
-    found = archive.read(io.BytesIO(saved(name)))
-    return {FACTS[name]["config_member"], *found.layers, "manifest.json"}
+    found = read(io.BytesIO(saved(name)))
+    return {FACTS[name]["config_member"], *(layer.name for layer in found.layers), "manifest.json"}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -123,12 +133,12 @@ def test_a_changed_byte_in_what_the_image_needs_is_noticed(name: str, data: st.D
     flipped = content[at] ^ data.draw(st.integers(1, 255))
     members[index] = (member, content[:at] + bytes([flipped]) + content[at + 1 :])
     try:
-        found = archive.read(io.BytesIO(tar_of(members)))
+        found = read(io.BytesIO(tar_of(members)))
     except ArchiveError:
         return
     # Of manifest.json no digest is known; it may only be changed in what does not matter, as in the tags.
     assert member.name == "manifest.json"
-    assert found.image_id == FACTS[name]["config_digest"]
+    assert found.id == FACTS[name]["config_digest"]
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -144,6 +154,35 @@ def test_a_changed_byte_in_a_header_is_noticed(name: str, data: st.DataObject) -
     refused(bytes(raw))
 
 
+LAYOUT = "podman4-tiny-oci-archive.tar"
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_layout_cut_short_anywhere_is_noticed(share: float) -> None:
+    data = saved(LAYOUT)
+    end = -(-len(data.rstrip(b"\0")) // 512) * 512 + 1024
+    with pytest.raises(ArchiveError):
+        archive.find(tarball.scan(io.BytesIO(data[: int(share * end)])), layout=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_a_layout_with_a_changed_byte_or_without_a_blob_is_refused(data: st.DataObject) -> None:
+    members = members_of(LAYOUT)
+    index = data.draw(st.sampled_from([i for i, (member, _) in enumerate(members) if "sha256/" in member.name]))
+    member, content = members[index]
+    assert content
+    if data.draw(st.booleans()):
+        del members[index]
+    else:
+        at = data.draw(st.integers(0, len(content) - 1))
+        flipped = bytes([content[at] ^ data.draw(st.integers(1, 255))])
+        members[index] = (member, content[:at] + flipped + content[at + 1 :])
+    with pytest.raises(ArchiveError):
+        archive.find(tarball.scan(io.BytesIO(tar_of(members))), layout=True)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=3000))
 def test_random_bytes_are_refused(data: bytes) -> None:
@@ -157,10 +196,10 @@ def test_damage_is_never_more_than_a_refusal(name: str, changes: list[tuple[floa
     for share, value in changes:
         raw[int(share * len(raw))] = value
     try:
-        found = archive.read(io.BytesIO(raw))
+        found = read(io.BytesIO(raw))
     except ArchiveError:
         return
-    assert found.image_id == FACTS[name]["config_digest"]
+    assert found.id == FACTS[name]["config_digest"]
 
 
 def made(
@@ -210,16 +249,16 @@ def file(name: str, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
 
 
 def test_the_small_archive_is_whole() -> None:
-    found = archive.read(io.BytesIO(made()))
+    found = read(io.BytesIO(made()))
     assert found.created is None
-    assert found.layers == ("layer.tar",)
+    assert [layer.name for layer in found.layers] == ["layer.tar"]
 
 
 def test_a_compressed_layer_is_checked_by_what_it_holds() -> None:
     def compress(parts: dict[str, Any]) -> None:
         parts["layer"] = gzip.compress(parts["layer"])
 
-    assert archive.read(io.BytesIO(made(compress))).layers == ("layer.tar",)
+    assert len(read(io.BytesIO(made(compress))).layers) == 1
 
     def another(parts: dict[str, Any]) -> None:
         parts["layer"] = gzip.compress(parts["layer"] + b"\0")
@@ -238,7 +277,7 @@ def test_links_to_the_layer_are_followed() -> None:
         parts["config"]["rootfs"]["diff_ids"] *= 2
 
     link = special("again/layer.tar", tarfile.SYMTYPE, "../layer.tar")
-    assert archive.read(io.BytesIO(made(twice, [link]))).layers == ("layer.tar", "layer.tar")
+    assert [layer.name for layer in read(io.BytesIO(made(twice, [link]))).layers] == ["layer.tar"] * 2
     assert "missing" in refused(made(twice, [special("again/layer.tar", tarfile.SYMTYPE, "../other.tar")]))
     assert "missing" in refused(made(twice, [special("again/layer.tar", tarfile.SYMTYPE, "../again/layer.tar")]))
 
@@ -269,14 +308,17 @@ def put(**values: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (put(manifest=[]), "0 images"),
-        (put(manifest=[{"Config": "a", "Layers": []}, {"Config": "b", "Layers": []}]), "2 images"),
+        (put(manifest=[]), "no image"),
+        (
+            put(manifest=[{"Config": name, "Layers": [], "RepoTags": [f"{name}:1"]} for name in "ab"]),
+            "2 images: a:1, b:1",
+        ),
         (put(manifest={}), "not a list"),
         (put(manifest=[1]), "not a list"),
         (put(manifest=[{}]), "does not name"),
         (put(manifest=[{"Config": 1, "Layers": []}]), "does not name"),
         (put(manifest=[{"Config": "config.json", "Layers": [1]}]), "does not name"),
-        (put(manifest=[{"Config": "config.json", "Layers": []}]), "1 layers"),
+        (put(manifest=[{"Config": "config.json", "Layers": []}]), "the archive names 0"),
         (put(manifest=[{"Config": "nosuch.json", "Layers": ["layer.tar"]}]), "missing"),
         (put(manifest=b"[" * 100_000), "not JSON"),
         (put(manifest=b"[NaN]"), "not JSON"),
@@ -320,7 +362,7 @@ def test_a_huge_member_is_read_in_bounded_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(ArchiveError, match="cut short"):
-            archive.read(Endless(member.tobuf(tarfile.GNU_FORMAT), 256 << 20))
+            read(Endless(member.tobuf(tarfile.GNU_FORMAT), 256 << 20))
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
         tracemalloc.stop()

@@ -165,7 +165,7 @@ def test_an_image_that_is_nowhere(engine: Engine, run: Command) -> None:
 
 def test_no_engine(engine: Engine, run: Command, tmp_path: Path) -> None:
     name = images.unique_name()
-    failed(run(name, env={"PATH": str(tmp_path)}), 4, "no program 'docker' on PATH")
+    failed(run(name, env={"PATH": str(tmp_path)}), 4, "no program 'docker' or 'podman' on PATH")
     failed(run(name, env={"DOCKER_HOST": f"unix://{tmp_path}/nosuch"}), 4, "annot connect", "DOCKER_HOST")
     assert "Arvados has no such image" in run(name, env={"PATH": str(tmp_path)}).stderr
 
@@ -354,6 +354,21 @@ def test_keep_that_is_down_for_good(
     again = run("--project-uuid", project, image.name, env=no_save)
     stored(again)
     assert "earlier run" in again.stderr
+    assert cached(tmp_path) == []
+
+
+def test_an_interrupted_upload_of_the_universal_form_goes_on(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
+    failed(run("--project-uuid", project, "--retries=0", "--universal", image.name), 6, "arv-put failed")
+    left = cached(tmp_path)
+    assert f"{image.id}.tar" in left
+    assert len(left) == 2
+    sandbox.clear_faults()
+    no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
+    stored(run("--project-uuid", project, "--universal", image.name, env=no_save))
     assert cached(tmp_path) == []
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import shlex
+import signal
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,50 +99,21 @@ def test_what_is_not_known(catalogue: Catalogue, run: Command) -> None:
     assert found[2][:2] == ["notag", "<none>"]
 
 
-def test_the_order_is_the_servers(catalogue: Catalogue, run: Command) -> None:
-    """The example that was measured on Arvados 3.2.1, oldest link first."""
-    times: dict[str, Any] = {
-        "A": None,
-        "B": "2020-01-01T00:00:00Z",
-        "C": "2021-06-01T00:00:00Z",
-        "D": "garbage",
-        "K": "1960-01-01T00:00:00Z",
-        "L": "0001-01-01T00:00:00Z",
-        "J": "2021-06-01T03:00:00+05:00",
-        "I": "2019-01-01T00:00:00Z",
-        "N": "2020-06-01T00:00:00Z",
-        "P": "2022-01-01T00:00:00Z",
-        "Q": "2023-01-01T00:00:00.9Z",
-        "F": None,
-        "M": "",
-    }
-    name = f"{catalogue.prefix}/order:1"
-    uuids = {key: catalogue.image(name, time) for key, time in times.items()}
-    catalogue.link(NAME, name, uuids["I"], "2030-01-01T00:00:00Z")  # the oldest link decides
-    api = catalogue.api
+def test_a_link_without_a_time_shows_its_own(catalogue: Catalogue, run: Command) -> None:
+    for time in (None, "yesterday"):
+        catalogue.image("dated-by-its-link:1", time)
+    links = catalogue.api.links().list(filters=[["owner_uuid", "=", catalogue.project], ["link_class", "=", NAME]])
+    created = [datetime.fromisoformat(link["created_at"][:19]) for link in links.execute()["items"]]
+    assert [row[4] for row in rows(run, catalogue)] == [f"{time:%c}" for time in sorted(created, reverse=True)]
 
-    def settle() -> None:
-        """The server compares the links' age in whole seconds."""
-        newest = api.links().list(filters=[["name", "=", name]], order="created_at desc", limit=1).execute()["items"][0]
-        body = {"link_class": "settle", "name": name, "owner_uuid": catalogue.project, "head_uuid": uuids["A"]}
-        while (made := api.links().create(body=body).execute())["created_at"][:19] == newest["created_at"][:19]:
-            pass
-        assert made["created_at"] > newest["created_at"]
 
-    settle()
-    uuids["E"] = catalogue.image(name, "2020-01-01T00:00:00Z")
-    settle()
-    uuids["R"] = catalogue.image(name, "2023-01-01T00:00:00.1Z")
-    keys = {uuid: key for key, uuid in uuids.items()}
-    expected = "R Q P C J N E B I"
-    tail = {"M", "F", "D", "A"}  # of the same age in whole seconds
-    for order in (
-        [keys[uuid] for uuid in listed(run, catalogue)],
-        [keys[uuid] for uuid, _ in arv_keepdocker.list_images_in_arv(api, 3, f"{catalogue.prefix}/order", "1")],
-    ):
-        assert " ".join(order[:9]) == expected
-        assert set(order[9:-2]) == tail
-        assert order[-2:] == ["K", "L"]
+def test_a_time_is_shown_as_recorded_and_compared_as_it_is(catalogue: Catalogue, run: Command) -> None:
+    east = catalogue.image("east:1", "2024-03-01T12:00:00+05:00")  # 07:00 UTC
+    utc = catalogue.image("utc:1", "2024-03-01T08:00:00Z")
+    west = catalogue.image("west:1", "20240301T040000-0800")  # 12:00 UTC
+    found = rows(run, catalogue)
+    assert [row[3] for row in found] == [west, utc, east]
+    assert [row[4] for row in found] == [f"Fri Mar  1 {hour}:00:00 2024" for hour in ("04", "08", "12")]
 
 
 def test_several_links_that_say_the_same_are_one_row(catalogue: Catalogue, run: Command) -> None:
@@ -200,14 +175,50 @@ def test_what_cannot_be_read_is_not_listed(sandbox: Sandbox, catalogue: Catalogu
     # A link that is seen, to a collection that is not.
     home = catalogue.api.users().current().execute()["uuid"]
     private = catalogue.api.collections().create(body={"name": secrets.token_hex(8), "owner_uuid": home}).execute()
-    catalogue.link(NAME, "private:1", private["uuid"])
-    assert set(listed(run, catalogue)) == {kept, private["uuid"]}
+    name = f"{catalogue.prefix}:1"
+    catalogue.link(NAME, name, private["uuid"])
+    # And the other way round.
+    catalogue.link(NAME, f"{catalogue.prefix}:2", kept, owner=home)
+    assert listed(run, catalogue) == [kept]
+    assert private["uuid"] in run("images", name).stdout
+    assert kept in run("images", f"{catalogue.prefix}:2").stdout
     environment = {"ARVADOS_API_TOKEN": spectator.token}
-    seen = run("images", "--project-uuid", catalogue.project, env=environment)
+    visible = catalogue.api.links().list(filters=[["name", "=", name]]).execute()["items"]
+    assert visible
+    seen = run("images", env=environment)
     assert kept in seen.stdout
+    assert trashed not in seen.stdout
     assert private["uuid"] not in seen.stdout
-    assert run("images", "private:1", env=environment).status == 3
+    for nothing in (name, f"{catalogue.prefix}:2"):
+        assert run("images", nothing, env=environment).status == 3
     catalogue.api.collections().delete(uuid=private["uuid"]).execute()
+
+
+def test_a_project_lists_what_it_owns(catalogue: Catalogue, run: Command) -> None:
+    """arvados-cwl-runner makes a copy in a project unless the image is there, links and collection."""
+    name = f"{catalogue.prefix}/tool:1"
+    groups = catalogue.api.groups()
+    body = {"group": {"group_class": "project", "name": catalogue.prefix, "owner_uuid": catalogue.project}}
+    inner = groups.create(body=body).execute()["uuid"]
+    here = catalogue.image(name, "2024-01-01T00:00:00Z")
+    there = Catalogue(catalogue.api, inner).image(name, "2024-01-02T00:00:00Z")
+    assert listed(run, catalogue) == [here]  # not what its subprojects have
+    assert [line.split()[3] for line in run("images", name).stdout.splitlines()[1:]] == [there, here]
+    catalogue.api.collections().update(uuid=here, body={"owner_uuid": inner}).execute()
+    repository, tag = name.split(":")
+    assert arv_keepdocker.list_images_in_arv(catalogue.api, 3, repository, tag, catalogue.project) == []
+    assert rows(run, catalogue) == []
+    assert run("images", "--project-uuid", catalogue.project, name).status == 3
+
+
+def test_the_word_that_lists_and_an_image_of_that_name(catalogue: Catalogue, run: Command, tmp_path: Path) -> None:
+    uuid = catalogue.image("images:latest", "2024-01-01T00:00:00Z")
+    other = catalogue.image("other:latest", "2024-01-02T00:00:00Z")
+    no_engine = {"DOCKER_HOST": f"unix://{tmp_path}/nosuch.sock"}
+    assert listed(run, catalogue) == [other, uuid]
+    assert listed(run, catalogue, "images") == [uuid]
+    assert listed(run, catalogue, "images:latest") == [uuid]
+    assert stored(run("--project-uuid", catalogue.project, "images:latest", env=no_engine)) == uuid
 
 
 @pytest.mark.parametrize("time", [None, 5, ["x"], {"x": 1}, True, "yesterday", ""])
@@ -224,6 +235,39 @@ def test_a_link_to_something_else_is_no_image(catalogue: Catalogue, run: Command
     catalogue.link(HASH, catalogue.new_id(), head)
     kept = catalogue.image("kept:1")
     assert listed(run, catalogue) == [kept]
+
+
+class Federated:
+    """The SDK's client, as of a cluster that has one link more: no API lets one link to another cluster's."""
+
+    def __init__(self, api: Any, link: dict[str, Any]) -> None:
+        self._api = api
+        self._link = link
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    def links(self) -> Any:
+        return self
+
+    def list(self, **parameters: Any) -> Any:
+        self._request = self._api.links().list(**parameters)
+        return self
+
+    def execute(self, num_retries: int) -> dict[str, Any]:
+        page: dict[str, Any] = self._request.execute(num_retries=num_retries)
+        page["items"].append(self._link)
+        return page
+
+
+def test_a_link_to_another_cluster_is_no_image_here(catalogue: Catalogue) -> None:
+    kept = catalogue.image(f"{catalogue.prefix}:1")
+    own = [["owner_uuid", "=", catalogue.project], ["link_class", "=", NAME]]
+    link = catalogue.api.links().list(filters=own).execute()["items"][0]
+    foreign = {**link, "head_uuid": f"xxxxx{link['head_uuid'][5:]}", "uuid": f"{link['uuid'][:-5]}other"}
+    api = Federated(catalogue.api, foreign)
+    found = arv_keepdocker.list_images_in_arv(api, 3, catalogue.prefix, "1", catalogue.project)
+    assert [uuid for uuid, _ in found] == [kept]
 
 
 def test_no_token_no_header(run: Command) -> None:
@@ -249,22 +293,109 @@ def test_the_library_call(catalogue: Catalogue) -> None:
     assert uuid in [item[0] for item in arv_keepdocker.list_images_in_arv(catalogue.api, 3)]
 
 
+def test_the_library_call_with_an_id_cut_at_the_colon(catalogue: Catalogue) -> None:
+    """arvados-cwl-runner does that to every dockerImageId; the halves must not mean any image whatsoever."""
+    image_id = catalogue.new_id()
+    older = catalogue.image("older:1", "2020-01-01T00:00:00Z", image_id)
+    catalogue.image("newer:1", "2021-01-01T00:00:00Z")
+    found = arv_keepdocker.list_images_in_arv(catalogue.api, 3, *image_id.split(":"))
+    assert [(uuid, image["dockerhash"], image["repo"]) for uuid, image in found] == [(older, image_id, "older")]
+    assert arv_keepdocker.list_images_in_arv(catalogue.api, 3, *catalogue.new_id().split(":")) == []
+    assert arv_keepdocker.list_images_in_arv(catalogue.api, 3, "sha256", "nonsense") == []
+
+
+def test_the_first_is_what_arv_copy_copies(catalogue: Catalogue) -> None:
+    name, tag = f"{catalogue.prefix}/tool", "1"
+    catalogue.image(f"{name}:{tag}", "2023-01-01T00:00:00Z")
+    newest = catalogue.image(f"{name}:{tag}", "2024-01-01T00:00:00Z")
+    uuid, image = arv_keepdocker.list_images_in_arv(catalogue.api, 3, name, tag)[0]
+    assert uuid == newest
+    held = catalogue.api.collections().get(uuid=uuid).execute()["manifest_text"]
+    assert image["dockerhash"].replace(":", "\\072") in held
+    assert (image["repo"], image["tag"], image["collection"]) == (name, tag, newest)
+
+
+class Ends:
+    """What `main` gives its caller: the code of its SystemExit, and what it wrote."""
+
+    def __init__(self, api: Any, *words: str) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.raises(SystemExit) as end:
+            arv_keepdocker.main(list(words), stdout=out, stderr=err, install_sig_handlers=False, api=api)
+        self.code = end.value.code or 0
+        self.out, self.err = out.getvalue(), err.getvalue()
+
+
+def test_main_for_a_program_that_has_a_client(
+    catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As arvados-cwl-runner has it: is the image in the project? If not, main() is to put it there."""
+    for variable in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN"):  # the client is all that it needs
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nosuch.sock")
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    api, project = catalogue.api, catalogue.project
+    name, tag = f"{catalogue.prefix}/tool", "1"
+    body = {"group": {"group_class": "project", "name": catalogue.prefix, "owner_uuid": project}}
+    elsewhere = api.groups().create(body=body).execute()["uuid"]
+    image_id = catalogue.new_id()
+    original = Catalogue(api, elsewhere).image(f"{name}:{tag}", "2024-01-01T00:00:00Z", image_id)
+
+    assert arv_keepdocker.list_images_in_arv(api, 3, image_name=name, image_tag=tag, project_uuid=project) == []
+    missing = Ends(api, f"--project-uuid={project}", name, "nosuch")
+    assert (missing.code, missing.out) == (4, "")  # no engine
+    assert f"{name}:nosuch" in missing.err
+    copied = Ends(api, f"--project-uuid={project}", name, tag)
+    assert copied.code == 0, copied.err
+    uuid, image = arv_keepdocker.list_images_in_arv(api, 3, name, tag, project)[0]
+    assert copied.out == f"{uuid}\n"
+    assert uuid != original
+    assert image["dockerhash"] == image_id
+    assert Ends(api, f"--project-uuid={project}", name, tag).out == copied.out
+
+    table = Ends(api, "images", f"--project-uuid={project}")
+    assert table.code == 0
+    assert [line.split()[3] for line in table.out.splitlines()[1:]] == [uuid]
+    assert Ends(api, "images", f"{name}:nosuch").code == 3
+    assert Ends(api, "images", "--nosuch").code == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert capfd.readouterr().out == ""  # sys.stdout is the caller's
+
+
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Sandbox]:
     with Sandbox(seed_images=1500) as sandbox:
         yield sandbox
 
 
-def test_more_images_than_a_page_and_a_pipe_that_is_closed(crowded: Sandbox, run: Command) -> None:
+def test_more_images_than_a_page_and_a_pipe_that_is_closed(
+    crowded: Sandbox, run: Command, run_upstream: Command
+) -> None:
     environment = dict(crowded.environment())
     result = run("images", env=environment)
-    collections = {line.split()[3] for line in result.stdout.splitlines()[1:]}
-    assert len(collections) == 1500
+    lines = result.stdout.splitlines()[1:]
+    assert len({line.split()[3] for line in lines}) == 1500
+    assert len(result.stdout) > 65536  # more than a pipe holds
+    assert run_upstream("images", env=environment).stdout == result.stdout
+    # What is asked of one page's images is true for all.
+    for line in (lines[0], lines[-1]):
+        repository, tag, _, uuid, _ = line.split(maxsplit=4)
+        narrowed = run("images", f"{repository}:{tag}", env=environment).stdout.splitlines()[1:]
+        assert narrowed == [other for other in lines if other.split()[:2] == [repository, tag]]
+        assert uuid in [row.split()[3] for row in narrowed]
+    by_id = run("images", "sha256:a", env=environment).stdout.splitlines()[1:]
+    assert by_id == [line for line in lines if " sha256:a" in line]
+    assert by_id
     # The shell's own exit status is head's; ours is printed.
     command = f"{{ {shlex.join(run.argv)} images; echo status $? >&2; }} | head -1"
-    piped = Command(["bash", "-c", command], run.directory, run.environment, run.processes)(env=environment)
-    assert piped.stdout == result.stdout.splitlines(keepends=True)[0]
-    assert piped.stderr == "status 0\n"
+    shell = Command(["bash", "-c", command], run.directory, run.environment, run.processes)
+    # Unbuffered, Python forgets what a short write has left, and never meets the closed pipe.
+    for unbuffered in (None, "1"):
+        piped = shell(env={**environment, "PYTHONUNBUFFERED": unbuffered})
+        assert piped.stdout == result.stdout.splitlines(keepends=True)[0]
+        assert piped.stderr == "status 0\n"
 
 
 def test_what_was_stored_is_listed(engine: Engine, project: str, run: Command) -> None:

@@ -39,10 +39,13 @@ def seconds(command: Sequence[str], environment: Mapping[str, str] | None = None
 
 
 def in_turn(rounds: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """The measures' results, one list each, taken in turn so that what disturbs the machine disturbs all."""
+    """The measures' results, one list each, taken in turn so that what disturbs the machine disturbs all.
+
+    Every other round goes backwards, so that nobody always comes first.
+    """
     results: list[list[float]] = [[] for _ in measures]
-    for _ in range(rounds):
-        for measure, result in zip(measures, results, strict=True):
+    for number in range(rounds):
+        for measure, result in list(zip(measures, results, strict=True))[:: -1 if number % 2 else 1]:
             result.append(measure())
     return results
 
@@ -54,5 +57,5 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 def verdict(what: str, value: float, limit: float, unit: str = "") -> bool:
     met = value <= limit
-    print(f"{what}: {value:.2f}{unit}, at most {limit:g}{unit} is wanted: {'met' if met else 'MISSED'}")
+    print(f"{what}: {value:.3f}{unit}, at most {limit:g}{unit} is wanted: {'met' if met else 'MISSED'}")
     return met

@@ -1,0 +1,301 @@
+"""What is stored of every engine's archive is fetched back, loaded as compute nodes do, found by its file's name."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Cluster, Command, Result, stored
+from tests.engines import Daemon, Engine, Podman
+from tests.test_archive import FACTS, FIXTURES
+
+ARCHIVES = FIXTURES / "archives"
+USABLE = sorted(name for name in FACTS if "incomplete" not in name)
+
+
+@pytest.fixture(scope="module")
+def node(engine: Engine) -> Iterator[Engine]:
+    """The engine of a compute node."""
+    if engine.host is not None:
+        with Daemon() as daemon:
+            yield daemon
+    else:
+        yield engine
+
+
+def fetched(uuid: str, cluster: Cluster, run_tool: Callable[..., Result], directory: Path) -> tuple[str, Path]:
+    """The image's id by the name of the collection's one file, and that file."""
+    manifest = cluster.api().collections().get(uuid=uuid).execute()["manifest_text"]
+    names = {
+        word.split(":", 2)[2].replace("\\072", ":") for word in manifest.split() if word[0].isdigit() and ":" in word
+    }
+    assert len(names) == 1
+    filename = names.pop()
+    path = directory / "fetched.tar"  # podman takes what is before a colon for something else
+    path.unlink(missing_ok=True)
+    assert run_tool("arv-get", f"{uuid}/{filename}", str(path)).status == 0
+    return filename.removesuffix(".tar"), path
+
+
+def document(tar: tarfile.TarFile, name: str) -> Any:
+    file = tar.extractfile(name)
+    assert file is not None
+    return json.load(file)
+
+
+def runs_on_docker(node: Engine, image_id: str, path: Path) -> None:
+    node.docker("load", "--input", str(path))
+    try:
+        assert json.loads(node.docker("image", "inspect", image_id))[0]["Id"] == image_id
+        container = node.docker("create", "--network", "none", image_id, "/command").strip()
+        node.docker("rm", container)
+    finally:
+        node.forget(image_id)
+
+
+def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
+    podman.run("load", "--quiet", "--input", str(path))
+    digits = image_id.removeprefix("sha256:")
+    try:
+        assert json.loads(podman.run("image", "inspect", digits))[0]["Id"] == digits
+        container = podman.run("create", "--network", "none", digits, "/command").strip()
+        podman.run("rm", container)
+    finally:
+        with suppress(RuntimeError):
+            podman.run("rmi", "--force", digits)
+
+
+@pytest.mark.parametrize("universal", [False, True], ids=["plain", "universal"])
+@pytest.mark.parametrize("name", USABLE)
+def test_every_archive_runs_where_it_is_loaded(
+    node: Engine,
+    podman: Podman,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+    name: str,
+    universal: bool,
+) -> None:
+    form = "--universal" if universal else "--no-universal"
+    uuid = stored(run("--project-uuid", project, form, "--from-archive", str(ARCHIVES / name), "some/name", "v1"))
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    facts = FACTS[name]
+    if not universal:
+        assert image_id == facts.get("config_digest", image_id)
+        if facts.get("config_digest"):
+            # Nothing had to be changed.
+            assert path.read_bytes() == (ARCHIVES / name).read_bytes()
+    with tarfile.open(path) as tar:
+        members = tar.getnames()
+        listing = document(tar, "manifest.json")
+        assert len(listing) == 1
+        config = document(tar, listing[0]["Config"])
+        assert config.get("created") == facts.get("created", config.get("created"))
+        if universal or "oci" in name:
+            index = document(tar, "index.json")
+            assert index["manifests"][0]["digest"].replace("sha256:", "blobs/sha256/") in members
+    if universal:
+        assert index["manifests"][0]["digest"] == image_id
+        assert config["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    properties = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"][0]["properties"]
+    assert properties.get("arv:universal", False) == universal
+    runs_on_docker(node, image_id, path)
+    runs_on_podman(podman, image_id, path)
+    # The same again is found.
+    again = run("--project-uuid", project, form, "--from-archive", str(ARCHIVES / name), "some/name", "v1")
+    assert stored(again) == uuid
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [name for name in USABLE if "-tiny-by" in name],
+        [name for name in USABLE if "containerd-solo" in name],
+        [name for name in USABLE if "-solo-" in name and "containerd" not in name],
+    ],
+    ids=["tiny", "solo-gzip", "solo-plain"],
+)
+def test_the_universal_form_does_not_depend_on_the_engine_that_saved(
+    cluster: Cluster, project: str, run: Command, names: list[str]
+) -> None:
+    assert len(names) > 2
+    hashes = set()
+    for name in names:
+        words = ("--force", "--universal", "--from-archive", str(ARCHIVES / name), "some/name:v1")
+        uuid = stored(run("--project-uuid", project, *words))
+        hashes.add(cluster.api().collections().get(uuid=uuid).execute()["portable_data_hash"])
+    assert len(hashes) == 1
+
+
+def test_a_universal_image_is_universal_already(
+    cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    archive = str(ARCHIVES / "universal-solo.tar")
+    uuid = stored(run("--project-uuid", project, "--universal", "--from-archive", archive))
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    assert image_id == FACTS["universal-solo.tar"]["config_digest"]
+    assert path.read_bytes() == Path(archive).read_bytes()
+    from_docker = str(ARCHIVES / "docker29-containerd-solo-byname.tar")
+    assert stored(run("--project-uuid", project, "--universal", "--from-archive", from_docker)) == uuid
+
+
+def test_both_forms_of_an_image_are_two_images(project: str, run: Command) -> None:
+    archive = ("--from-archive", str(ARCHIVES / "docker25-tiny-byname.tar"))
+    plain = stored(run("--project-uuid", project, *archive))
+    universal = stored(run("--project-uuid", project, "--universal", *archive))
+    assert plain != universal
+    assert stored(run("--project-uuid", project, "--no-universal", *archive)) == plain
+    site = {"ARV_KEEPDOCKER_UNIVERSAL": "1"}
+    assert stored(run("--project-uuid", project, *archive, env=site)) == universal
+    assert run("x", env={"ARV_KEEPDOCKER_UNIVERSAL": "perhaps"}).status == 2
+
+
+def test_the_archives_own_name_and_another(cluster: Cluster, project: str, run: Command) -> None:
+    def names(uuid: str) -> list[str]:
+        links = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]
+        return sorted(link["name"] for link in links if link["link_class"] == "docker_image_repo+tag")
+
+    archive = ("--from-archive", str(ARCHIVES / "docker20-tiny-byname.tar"))
+    uuid = stored(run("--project-uuid", project, *archive))
+    assert names(uuid) == ["d29/tiny:1"]
+    assert stored(run("--project-uuid", project, *archive, "other/name", "v2")) == uuid
+    assert names(uuid) == ["d29/tiny:1", "other/name:v2"]
+    nameless = stored(run("--project-uuid", project, "--from-archive", str(ARCHIVES / "docker20-tiny-byid.tar")))
+    assert nameless == uuid
+    assert names(uuid) == ["d29/tiny:1", "other/name:v2"]
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_archive_on_standard_input(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, compressed: bool
+) -> None:
+    path = tmp_path / "archive"
+    data = (ARCHIVES / "docker28-tiny-byname.tar").read_bytes()
+    path.write_bytes(gzip.compress(data) if compressed else data)
+    with path.open("rb") as file:
+        process = run.start("--project-uuid", project, "--from-archive", "-", stdin=file.fileno())
+        out, err = process.communicate(timeout=60)
+    uuid = stored(Result(process.returncode, out, err))
+    size = cluster.api().collections().get(uuid=uuid).execute()["file_size_total"]
+    assert size == len(data)
+    assert list((tmp_path / "cache" / "arvados" / "docker").iterdir()) == []
+
+
+def test_no_engine_is_needed_for_an_archive(project: str, run: Command, tmp_path: Path) -> None:
+    stored(
+        run(
+            "--project-uuid",
+            project,
+            "--from-archive",
+            str(ARCHIVES / "podman4-tiny-oci-archive.tar"),
+            env={"PATH": str(tmp_path)},
+        )
+    )
+
+
+def several(path: Path, *names: str) -> None:
+    """One docker-archive with the images of several, as `docker save A B` writes it."""
+    listing = []
+    seen: set[str] = set()
+    with tarfile.open(path, "w") as new:
+        for name in names:
+            with tarfile.open(ARCHIVES / name) as old:
+                listing += document(old, "manifest.json")
+                for member in old:
+                    if member.name not in {"manifest.json", "repositories", "index.json", "oci-layout", *seen}:
+                        seen.add(member.name)
+                        new.addfile(member, old.extractfile(member) if member.isreg() else None)
+        with (path.parent / "manifest.json").open("w+") as file:
+            json.dump(listing, file)
+        new.add(path.parent / "manifest.json", "manifest.json")
+
+
+def test_one_of_several_images(
+    node: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    both = tmp_path / "both.tar"
+    several(both, "docker20-tiny-byname.tar", "docker20-solo-byname.tar")
+    refused = run("--project-uuid", project, "--from-archive", str(both))
+    assert (refused.status, refused.stdout) == (5, "")
+    assert "d29/tiny:1, 127.0.0.1:5029/d29/solo:1" in refused.stderr
+    assert run("--project-uuid", project, "--from-archive", str(both), "no/such:1").status == 5
+    uuid = stored(run("--project-uuid", project, "--from-archive", str(both), "d29/tiny", "1"))
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    assert image_id == FACTS["docker20-tiny-byname.tar"]["config_digest"]
+    runs_on_docker(node, image_id, path)
+
+
+def test_a_platform_that_the_archive_does_not_have(project: str, run: Command) -> None:
+    archive = ("--from-archive", str(ARCHIVES / "docker29-containerd-multi-byname.tar"))
+    refused = run("--project-uuid", project, "--platform", "linux/arm64", *archive)
+    assert (refused.status, refused.stdout) == (5, "")
+    assert "linux/arm64" in refused.stderr
+    stored(run("--project-uuid", project, "--platform", "linux/amd64", *archive))
+    assert run("--project-uuid", project, "--platform", "my machine", *archive).status == 2
+
+
+@pytest.mark.parametrize("name", ["docker29-containerd-incomplete.tar", "nosuch.tar"])
+def test_an_archive_that_is_not_whole_or_not_there(cluster: Cluster, project: str, run: Command, name: str) -> None:
+    refused = run("--project-uuid", project, "--from-archive", str(ARCHIVES / name))
+    assert refused.status == (5 if "incomplete" in name else 1)
+    assert refused.stdout == ""
+    assert name in refused.stderr
+    owned = [["owner_uuid", "=", project]]
+    assert cluster.api().collections().list(filters=owned).execute()["items"] == []
+    assert cluster.api().links().list(filters=owned).execute()["items"] == []
+
+
+def test_usage(run: Command) -> None:
+    archive = ("--from-archive", str(ARCHIVES / "docker20-tiny-byname.tar"))
+    assert run(*archive, "--pull", "x").status == 2
+    assert run(*archive, "sha256:0123").status == 2
+
+
+@pytest.mark.parametrize("universal", [False, True])
+def test_podman(
+    podman: Podman,
+    node: Engine,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+    universal: bool,
+) -> None:
+    podman.run("load", "--quiet", "--input", str(ARCHIVES / "podman4-tiny-byname.tar"))
+    words = ("--project-uuid", project, *(["--universal"] if universal else []))
+    # Where there is no docker, podman is taken; any other way it is told.
+    only = tmp_path / "only-podman"
+    only.mkdir()
+    (only / "podman").symlink_to(podman.program)
+    for tool in ("sh", "env"):
+        (only / tool).symlink_to(shutil.which(tool) or "")
+    uuid = stored(run(*words, "d29/tiny:1", env={"PATH": str(only)}))
+    assert stored(run(*words, "--engine", str(podman.program), "d29/tiny", "1")) == uuid
+    environment = {"ARV_KEEPDOCKER_ENGINE": str(podman.program)}
+    again = run(*words, "localhost/d29/tiny:1", env=environment)
+    assert stored(again) == uuid
+    assert "saving" not in again.stderr
+    names = {link["name"] for link in cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]}
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    assert names == {image_id, "d29/tiny:1", "localhost/d29/tiny:1"}
+    config_digest = FACTS["podman4-tiny-byname.tar"]["config_digest"]
+    assert (image_id == config_digest) != universal
+    runs_on_docker(node, image_id, path)
+    # By its id, short and full.
+    for word in (config_digest, config_digest[7:19]):
+        assert stored(run(*words, word, env=environment)) == uuid
+    missing = run(*words, "no/such:1", env=environment)
+    assert missing.status == 3
+    assert "podman has no image" in missing.stderr
+    podman.run("rmi", "--force", config_digest.removeprefix("sha256:"))
