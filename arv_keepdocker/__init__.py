@@ -43,9 +43,10 @@ def list_images_in_arv(
     """The container images that Arvados has and the user can read, in the order in which the API server prefers them.
 
     All of them, or those of the name `image_name`:`image_tag` (by default `latest`), or without a tag where there is
-    no such name, those whose id begins with `image_name`; with `project_uuid` those whose links that project owns.
-    Requests are tried again up to `num_retries` times. Each item is the collection's UUID and a dictionary: the id
-    (`dockerhash`), `repo`, `tag`, `timestamp` (a naive datetime, as recorded), `collection`, and `_sort_key`.
+    no such name, those whose id begins with `image_name`; with `project_uuid` those that the project owns, links and
+    collection. Requests are tried again up to `num_retries` times.
+
+    Each item is the collection's UUID and a dictionary: the id (`dockerhash`), `repo`, `tag`, `timestamp` (a naive datetime, as recorded), `collection`, and `_sort_key`.
 
     Raises `errors.ArvadosError` when Arvados refuses or cannot be asked.
     """

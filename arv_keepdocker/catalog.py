@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import listing
-from .cluster import ArvadosRefusedError, Cluster
+from .cluster import ArvadosRefusedError, Cluster, Record
 from .errors import ArvadosError, ImageNotFoundError, UsageError
 from .listing import HASH_LINK, NAME_LINK, StoredImage
 from .platforms import Platform
@@ -98,24 +98,27 @@ class Catalog:
         """The UUID of the project to store in: the given one, which must be writable, or the user's home."""
         if uuid is None:
             return str(self._cluster.current_user()["uuid"])
-        if _USER.fullmatch(uuid):
-            if uuid != self._cluster.current_user()["uuid"]:
-                raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
-            return uuid
-        if not _GROUP.fullmatch(uuid):
+        if _USER.fullmatch(uuid) and uuid != self._cluster.current_user()["uuid"]:
+            raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
+        owner = self.owner(uuid)
+        # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
+        if _GROUP.fullmatch(uuid) and owner.get("can_write") is False:
+            raise ArvadosError(f"you may not write to project {uuid} ({owner.get('name')})")
+        return uuid
+
+    def owner(self, uuid: str) -> Record:
+        """The project, or the user whose home it is, that the UUID names."""
+        if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
             raise UsageError(f"{uuid!r} is not the UUID of a project")
         try:
-            group = self._cluster.get("groups", uuid)
+            owner = self._cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
         except ArvadosRefusedError as error:
             if error.http_status != 404:
                 raise
             raise ArvadosError(f"there is no project {uuid}, or you may not read it: {error}") from error
-        if group.get("group_class") != "project":
-            raise ArvadosError(f"{uuid} is not a project but a {group.get('group_class') or 'group'}")
-        # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
-        if group.get("can_write") is False:
-            raise ArvadosError(f"you may not write to project {uuid} ({group.get('name')})")
-        return uuid
+        if _GROUP.fullmatch(uuid) and owner.get("group_class") != "project":
+            raise ArvadosError(f"{uuid} is not a project but a {owner.get('group_class') or 'group'}")
+        return owner
 
     def find(self, reference: Reference) -> tuple[StoredImage, Reference] | None:
         """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.

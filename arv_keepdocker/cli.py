@@ -236,7 +236,10 @@ def _universal(options: argparse.Namespace) -> bool | None:
 
 def _listing(options: argparse.Namespace, api: Any) -> str:
     name, tag = (None, None) if options.tag is None else reference.split_query(options.tag)
-    images = listing.matching(_cluster(options, api), name, tag, options.project_uuid)
+    cluster = _cluster(options, api)
+    if options.project_uuid is not None:
+        Catalog(cluster).owner(options.project_uuid)  # what is not there is not empty
+    images = listing.matching(cluster, name, tag, options.project_uuid)
     if name is not None and not images:
         raise ImageNotFoundError(f"Arvados has no image {options.tag} that you may read")
     rows = [_ROW.format("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")]
@@ -246,10 +249,11 @@ def _listing(options: argparse.Namespace, api: Any) -> str:
     return "".join(rows)
 
 
-def _print(result: str, stdout: TextIO) -> None:
+def _print(result: str, stdout: TextIO | None) -> None:
+    if stdout is None:  # closed when Python started
+        raise KeepdockerError(f"there is no standard output for the result, which is: {result}")
     try:
-        stdout.write(result)
-        stdout.flush()
+        _write(result, stdout)
     except BrokenPipeError as error:
         # Whoever reads has seen enough, as in `| head`. Python would complain once more when it ends.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
@@ -258,6 +262,18 @@ def _print(result: str, stdout: TextIO) -> None:
             raise KeepdockerError(f"nobody reads the result, which is: {result}") from error
     except OSError as error:
         raise KeepdockerError(f"{error.strerror} while writing the result, which is: {result}") from error
+
+
+def _write(text: str, stdout: TextIO) -> None:
+    """All of it, also where the stream is not buffered and takes less than it is given, or knows less than Unicode."""
+    if not hasattr(stdout, "buffer"):  # a stream in memory
+        stdout.write(text)
+        return
+    stdout.flush()
+    left = memoryview(text.encode(stdout.encoding, "backslashreplace"))
+    while left:
+        left = left[stdout.buffer.write(left) :]
+    stdout.buffer.flush()
 
 
 def _show_traceback(display: Display) -> None:

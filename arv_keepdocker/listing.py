@@ -108,7 +108,7 @@ def matching(
     cluster: Cluster, name: str | None = None, tag: str | None = None, project: str | None = None
 ) -> list[StoredImage]:
     """All images, or those of a name: exactly `name`:`tag` first, and without a tag also ids that begin with `name`."""
-    if name is None:
+    if not name:
         return every(cluster, project)
     if name == "sha256" and tag is not None:
         # arvados-cwl-runner cuts an id at the colon.

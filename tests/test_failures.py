@@ -117,6 +117,9 @@ def test_a_project_that_does_not_exist_or_is_not_a_project(
     )
     failed(run("--project-uuid", f"{prefix}-tpzed-" + "0" * 15, image.name, env=no_save), 6, "another user")
     failed(run("--project-uuid", "my project", image.name, env=no_save), 2, "my project")
+    # Nor is what is not there an empty list.
+    failed(run("--project-uuid", f"{prefix}-j7d0g-" + "0" * 15), 6, "no project")
+    failed(run("images", "--project-uuid", "my project"), 2, "my project")
 
 
 def test_a_project_that_may_only_be_read(
@@ -525,3 +528,5 @@ def test_a_result_that_cannot_be_written_is_in_the_error(engine: Engine, project
     words = " ".join(run.argv)
     full = Command([shell, "-c", f'{words} "$@" >/dev/full', "sh"], run.directory, run.environment, run.processes)
     failed(full("--project-uuid", project, image.name), 1, uuid, "No space left")
+    full.argv[2] = f'{words} "$@" >&-'
+    failed(full("--project-uuid", project, image.name), 1, uuid, "no standard output")

@@ -404,3 +404,10 @@ def test_what_was_stored_is_listed(engine: Engine, project: str, run: Command) -
     result = run("images", image.name)
     repository, tag = image.name.split(":")
     assert result.stdout.splitlines()[1].split()[:4] == [repository, tag, image.id[:12], uuid]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(catalogue: Catalogue, run: Command) -> None:
+    catalogue.image("caf\u00e9:1")
+    result = run("images", "--project-uuid", catalogue.project, env={"PYTHONIOENCODING": "ascii"})
+    assert result.status == 0
+    assert result.stdout.splitlines()[1].startswith("caf\\xe9 ")
