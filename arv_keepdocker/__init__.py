@@ -46,7 +46,8 @@ def list_images_in_arv(
     no such name, those whose id begins with `image_name`; with `project_uuid` those that the project owns, links and
     collection. Requests are tried again up to `num_retries` times.
 
-    Each item is the collection's UUID and a dictionary: the id (`dockerhash`), `repo`, `tag`, `timestamp` (a naive datetime, as recorded), `collection`, and `_sort_key`.
+    Each item is the collection's UUID and a dictionary: the id (`dockerhash`), `repo`, `tag`, `timestamp` (a naive
+    datetime, as recorded), `collection`, and `_sort_key`.
 
     Raises `errors.ArvadosError` when Arvados refuses or cannot be asked.
     """

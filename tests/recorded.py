@@ -1,169 +1,204 @@
-"""A `docker` that answers as those that Debian does not have were recorded to answer, on archives that they saved.
+"""Container engines that cannot be installed here: a `docker` and a `podman` that answer as recordings of them say.
 
-It knows what this program asks and refuses everything else, so that nothing is guessed. Run as a program, it is that
-docker; its images are in a JSON file beside it.
+What they say about an image is read from its archive. See tests.recorded_program for what is run.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
 import os
-import shutil
+import re
 import sys
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-FIXTURES = Path(__file__).parent / "fixtures"
+from tests.recorded_program import INDEXES, OWN_PLATFORM, State, full_name, is_same_platform, local_name
 
-# What client and server agree on, by the server's version.
-API = {"20.10.24": "1.41", "25.0.13": "1.44", "28.5.2": "1.50", "29.0.1": "1.52", "29.7.2": "1.55"}
-_INDEX = "application/vnd.oci.image.index.v1+json"
+PROFILES = (
+    "docker20",
+    "docker25",
+    "docker28",
+    "docker28-containerd",
+    "docker29-classic",
+    "docker29-containerd",
+    "docker29.0-containerd",
+    "podman4",
+)
+_ENTRY = """#!{python} -IS
+import sys
+sys.path.insert(0, {root!r})
+from tests.recorded_program import Program
+sys.exit(Program({profile!r}, {directory!r}).main(sys.argv[1:]))
+"""
+_WRAPPER = """#!/bin/sh
+echo "Emulate Docker CLI using podman. Create /etc/containers/nodocker to quiet msg." >&2
+exec "{podman}" "$@"
+"""
 
 
-class RecordedDocker:
-    """An engine with its own images; put `environment` into a command's to have it found."""
+class RecordedEngine:
+    """An engine with a folder of its own; `profile` is one of PROFILES.
 
-    def __init__(self, directory: Path, version: str, store: str) -> None:
-        directory.mkdir(parents=True)
-        self.path = directory
-        self._state: dict[str, Any] = {"version": version, "store": store, "local": [], "registry": []}
-        program = directory / "docker"
-        program.write_text(f"#!{sys.executable} -IS\n" + Path(__file__).read_text())
+    Its program is `docker`, or `podman`, and then with `wrapper` also the `docker` of Debian's podman-docker.
+    """
+
+    def __init__(self, profile: str, directory: Path, *, wrapper: bool = False) -> None:
+        if profile not in PROFILES:
+            raise ValueError(f"{profile!r} is not one of {', '.join(PROFILES)}")
+        self._profile = profile
+        directory = directory.absolute()
+        self._bin = directory / "bin"
+        self._bin.mkdir(parents=True)
+        program = self._bin / ("podman" if profile == "podman4" else "docker")
+        # Isolated and without `site`: it is to start fast.
+        program.write_text(
+            _ENTRY.format(
+                python=sys.executable, root=str(Path(__file__).parents[1]), profile=profile, directory=str(directory)
+            )
+        )
         program.chmod(0o755)
-        self.environment = {"PATH": f"{directory}:{os.environ['PATH']}"}
-        self._save()
+        if wrapper:
+            docker = self._bin / "docker"
+            docker.write_text(_WRAPPER.format(podman=program))
+            docker.chmod(0o755)
+        self._calls = directory / "calls"
+        self._state = State(str(directory))
+        self._state.write()
 
-    def _save(self) -> None:
-        (self.path / "state.json").write_text(json.dumps(self._state))
-
-    def add(self, fixture: str, where: str = "local", **changes: Any) -> dict[str, Any]:
-        """Give it, or its registry, an image that a docker of its kind has saved; `changes` replace facts of it."""
-        facts = json.loads((FIXTURES / "fixtures.json").read_text())[fixture]
-        shutil.copy(FIXTURES / "archives" / fixture, self.path / fixture)
-        index = (facts.get("index_json") or [{}])[0]
-        image = {
-            "archive": fixture,
-            "name": (facts.get("repo_tags") or [None])[0],
-            "id": facts.get("engine_id") or index.get("digest"),
-            "created": facts.get("created"),
-            "media_type": index.get("mediaType"),
-            "platform": facts.get("platform") or "linux/amd64",
-            "platforms": [facts.get("platform") or "linux/amd64"],
-            "complete": facts.get("complete", True),
-            **changes,
-        }
-        self._state[where].append(image)
-        self._save()
-        return image
+    @property
+    def environment(self) -> dict[str, str]:
+        """To be added to the environment of whoever is to find this engine."""
+        return {"PATH": f"{self._bin}{os.pathsep}{os.environ['PATH']}"}
 
     def calls(self) -> list[str]:
-        """How it was called, since the last time this was asked."""
-        log = self.path / "calls"
-        lines = log.read_text().splitlines() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return lines
+        """How it was called since this was asked the last time."""
+        calls = self._calls.read_text().splitlines() if self._calls.exists() else []
+        self._calls.unlink(missing_ok=True)
+        return calls
+
+    def add(self, archive: Path, name: str | None = None, *, platforms: Sequence[str] | None = None) -> str:
+        """Have the image that is in the archive, which is what `save` will write, byte for byte; returns its Id.
+
+        Its names are those in the archive, unless one is given; added again it has one more. `platforms` are those
+        whose content the store has, if they are others than the archive says. An archive without the content that it
+        names stands for an image that the containerd store saves like that.
+        """
+        image, names = _describe(self._profile, archive, platforms)
+        self._state.read()
+        self._state.keep(image, [local_name(self._profile, each) for each in ([name] if name else names)])
+        return str(image["id"])
+
+    def publish(self, archive: Path, name: str, *, digest: str | None = None) -> None:
+        """Have the image in the engine's registry, for `pull`; `digest` is that of its manifest there."""
+        image, _ = _describe(self._profile, archive, None)
+        self._state.read()
+        self._state.registry[full_name(name)] = {**image, "digest": digest or image["digest"]}
+        self._state.write()
 
 
-def fail(status: int, stderr: str, stdout: str = "") -> None:
-    sys.stdout.write(stdout)
-    sys.stderr.write(stderr + "\n")
-    sys.exit(status)
+def _describe(profile: str, path: Path, platforms: Sequence[str] | None) -> tuple[dict[str, Any], list[str]]:
+    """The image as the state has it, and its names in the archive."""
+    blobs = _blobs(path)
+    manifest = json.loads(blobs["manifest.json"])[0]
+    is_complete = all(name in blobs for name in [manifest["Config"], *manifest["Layers"]])
+    image: dict[str, Any] = {
+        "archive": str(path.absolute()),
+        "complete": is_complete,
+        "descriptor": None,
+        "layers": [re.sub(r"^blobs/sha256/|/layer\.tar$|\.tar$", "", layer) for layer in manifest["Layers"]],
+    }
+    if profile.endswith("-containerd"):
+        if "index.json" not in blobs:
+            raise ValueError(f"{path} has no index.json: the containerd store makes up an Id for it")
+        descriptor = json.loads(blobs["index.json"])["manifests"][0]
+        # Saving adds to them; of those that the store has for itself, this one is known.
+        annotations = {k: v for k, v in descriptor.pop("annotations", {}).items() if k == "config.digest"}
+        descriptor.update({"annotations": annotations} if annotations else {})
+        variants = _variants(blobs, descriptor, platforms)
+        image.update(id=descriptor["digest"], digest=descriptor["digest"], descriptor=descriptor, variants=variants)
+    else:
+        if not is_complete:
+            raise ValueError(f"{path} is not complete: only the containerd store has such images")
+        config = blobs[manifest["Config"]]
+        size = sum(_size(blobs[layer], as_tar=profile == "podman4") for layer in manifest["Layers"])
+        # In a registry its manifest's digest depends on how its layers were compressed: any will do.
+        image.update(
+            id=f"sha256:{hashlib.sha256(config).hexdigest()}",
+            digest=f"sha256:{hashlib.sha256(blobs['manifest.json']).hexdigest()}",
+            variants=[_variant(json.loads(config), size, platforms[0] if platforms else None)],
+        )
+    return image, manifest["RepoTags"] or []
 
 
-class Program:
-    """One call of the recorded docker."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.state = json.loads((directory / "state.json").read_text())
-        self.api = tuple(int(part) for part in API[self.state["version"]].split("."))
-        self.containerd = self.state["store"] == "containerd"
-
-    def run(self, words: list[str]) -> None:
-        with (self.directory / "calls").open("a") as log:
-            log.write(" ".join(words) + "\n")
-        if words == ["version", "--format", "{{json .}}"]:
-            print(json.dumps({"Client": {"ApiVersion": API[self.state["version"]]}}))
-            return
-        command, *rest = words[1:] if words[0] == "image" else words
-        platform = None
-        if "--platform" in rest:
-            at = rest.index("--platform")
-            platform = rest[at + 1]
-            del rest[at : at + 2]
-            self.check_platform_flag(command)
-        quiet = rest[:1] == ["--quiet"]
-        rest = rest[1:] if quiet else rest
-        if len(rest) != 1 or command not in ("inspect", "save", "pull"):
-            fail(99, f"not recorded: {' '.join(words)}")
-        getattr(self, command)(rest[0], platform)
-
-    def check_platform_flag(self, command: str) -> None:
-        needed = {"inspect": (1, 49), "save": (1, 48), "pull": (1, 32)}[command]
-        if self.api == (1, 41) and command != "pull":
-            fail(125, f"unknown flag: --platform\nSee 'docker image {command} --help'.")
-        if self.api < needed:
-            wanted, agreed = (".".join(map(str, version)) for version in (needed, self.api))
-            fail(1, f'"--platform" requires API version {wanted}, but the Docker daemon API version is {agreed}')
-
-    def found(self, reference: str) -> dict[str, Any] | None:
-        digits = reference.removeprefix("sha256:")
-        for image in self.state["local"]:
-            familiar = (image["name"] or "").removeprefix("docker.io/library/").removeprefix("docker.io/")
-            if reference in (image["name"], familiar):
-                return dict(image)
-        for image in self.state["local"]:
-            if all(digit in "0123456789abcdef" for digit in digits) and image["id"].startswith(f"sha256:{digits}"):
-                return dict(image)
-        return None
-
-    def inspect(self, reference: str, platform: str | None) -> None:
-        image = self.found(reference)
-        if image is None:
-            error = "Error response from daemon: No such image: " if self.api > (1, 41) else "Error: No such image: "
-            fail(1, error + reference, "[]\n")
-            return
-        described: dict[str, Any] = {
-            "Id": image["id"],
-            "RepoTags": [image["name"]] if image["name"] else [],
-            "Created": image["created"],
-            "Size": (self.directory / image["archive"]).stat().st_size,
-        }
-        shown = platform or image["platform"]
-        if shown not in image["platforms"]:
-            if self.state["version"] != "29.7.2" or not self.containerd:
-                why = (
-                    f"does not provide the specified platform ({shown})"
-                    if self.containerd
-                    else f"its platform ({image['platform']}) does not match the specified platform ({shown})"
-                )
-                fail(1, f"Error response from daemon: image with reference {reference} was found but {why}", "[]\n")
-            shown = "/"
-            del described["Created"]
-        described["Os"], described["Architecture"], described["Variant"] = (*shown.split("/"), "")[:3]
-        if self.containerd:
-            described["Descriptor"] = {"mediaType": image["media_type"], "digest": image["id"]}
-        print(json.dumps([described]))
-
-    def save(self, reference: str, platform: str | None) -> None:
-        image = self.found(reference)
-        if image is None:
-            fail(1, f"Error response from daemon: No such image: {reference}")
-            return
-        if platform is not None and (platform not in image["platforms"] or not image["complete"]):
-            fail(1, f"Error response from daemon: no suitable export target found for platform {platform}")
-        with (self.directory / image["archive"]).open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-
-    def pull(self, reference: str, platform: str | None) -> None:
-        for image in self.state["registry"]:
-            if image["name"] == reference and platform in (None, *image["platforms"]):
-                self.state["local"] = [each for each in self.state["local"] if each["name"] != reference] + [image]
-                (self.directory / "state.json").write_text(json.dumps(self.state))
-                print(reference)
-                return
-        fail(1, f"Error response from daemon: manifest for {reference} not found: manifest unknown: manifest unknown")
+def _blobs(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive if not member.isdir()}
+        return {name: file.read() for name, file in files.items() if file}
 
 
-if __name__ == "__main__":
-    Program(Path(sys.argv[0]).parent).run(sys.argv[1:])
+def _size(layer: bytes, *, as_tar: bool) -> int:
+    if layer.startswith(b"\x1f\x8b"):
+        layer = gzip.decompress(layer)
+    if as_tar:
+        return len(layer)
+    return sum(member.size for member in tarfile.open(fileobj=io.BytesIO(layer)) if member.isreg())
+
+
+def _variants(
+    blobs: dict[str, bytes], descriptor: dict[str, Any], platforms: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    """What the containerd store says of the image for each of its platforms."""
+
+    def blob(digest: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(blobs.get(f"blobs/{digest.replace(':', '/')}", b"{}"))
+        return found
+
+    target, named = blob(descriptor["digest"]), [descriptor]
+    if descriptor["mediaType"] in INDEXES:
+        # An attestation is a manifest of the platform unknown/unknown.
+        named = [manifest for manifest in target["manifests"] if manifest["platform"]["os"] != "unknown"]
+    variants = []
+    for manifest in named:
+        content = blob(manifest["digest"])
+        config = blob(content["config"]["digest"]) if content else {}
+        # The content is absent from an incomplete archive, not from the store.
+        platform = None if config or manifest is not descriptor else OWN_PLATFORM
+        if "platform" in manifest:
+            parts = (manifest["platform"].get(part) for part in ("os", "architecture", "variant"))
+            platform = "/".join(filter(None, parts))
+        elif platforms:
+            platform = platforms[0]
+        is_there = bool(config) or manifest is descriptor
+        if platform and platforms is not None:
+            is_there = any(is_same_platform(platform, each) for each in platforms)
+        size = manifest["size"] + (descriptor["size"] if manifest is not descriptor else 0)
+        if content:
+            size += content["config"]["size"] + sum(layer["size"] for layer in content["layers"])
+        variant = _variant(config, size, platform if is_there else None)
+        shown = {"platform": platform or variant["platform"], "there": is_there, "descriptor": manifest}
+        variants.append({**variant, **shown})
+    return variants
+
+
+def _variant(config: dict[str, Any], size: int, platform: str | None) -> dict[str, Any]:
+    """What `image inspect` says of the image for a platform, by default the configuration's own."""
+    configured = (config.get("os", ""), config.get("architecture", ""), config.get("variant", ""))
+    system, architecture, variant = [*platform.split("/"), ""][:3] if platform else configured
+    members = {
+        "Created": config.get("created"),
+        "Config": config.get("config") or {},
+        "Architecture": architecture,
+        "Variant": variant,
+        "Os": system,
+        "Size": size,
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]} if config else {},
+    }
+    for optional in ("Created", "Variant"):
+        if not members[optional]:
+            del members[optional]
+    return {"platform": "/".join(filter(None, (system, architecture, variant))), "there": True, "members": members}

@@ -140,7 +140,7 @@ def test_the_same_table_for_a_catalogue_of_oddities(
 
 
 def measured_example(catalogue: Catalogue, name: str) -> dict[str, str]:
-    """The images of ARVADOS-API.md, section 6, all called `name`: letters by collection UUID."""
+    """The images by which the order was measured on Arvados 3.2.1, all called `name`: letters by collection UUID."""
     api = catalogue.api
     uuids: dict[str, str] = {}
 
