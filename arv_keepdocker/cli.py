@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -62,7 +63,8 @@ def main(
     api: Any = None,
 ) -> NoReturn:
     """Run the command and end with SystemExit; see `arv_keepdocker.main`."""
-    display = Display(sys.stderr if stderr is None else stderr)
+    stderr = sys.stderr if stderr is None else stderr
+    display = Display(stderr if stderr is not None else io.StringIO())  # it may be closed
     if install_sig_handlers:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)

@@ -130,7 +130,6 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
 def _push_archive(file: str, project: str, options: Options, tools: Tools) -> str:
     from . import upload
 
-    _check_format(options, tools)
     name = options.reference.name if options.reference is not None else None
     wanted = upload.Wanted(name, options.platform, bool(options.universal), layout=True)
     with upload.examined(file, wanted, tools.cache, tools.display) as saved:
@@ -140,7 +139,10 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> st
         entry = entry.made_at(saved.image.created)
         with _only_one_run(entry.image_id, tools):
             stored = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
-            return stored or upload.store(saved, entry, options.put_arguments, tools.cache, tools.catalog)
+            if stored is not None:
+                return stored
+            _check_format(options, tools)
+            return upload.store(saved, entry, options.put_arguments, tools.cache, tools.catalog)
 
 
 def _warn_of_platform(platform: Platform | None, options: Options, tools: Tools) -> None:

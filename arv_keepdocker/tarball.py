@@ -58,6 +58,7 @@ class Tarball:
     """Of files that look like JSON: their bytes."""
     links: dict[str, str] = field(default_factory=dict)
     """Of symbolic and hard links: the name of the member they point to."""
+    documents_size: int = 0
     size: int = 0
     """The tar's length in bytes."""
 
@@ -160,7 +161,8 @@ def _read_file(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, tarball
         raise ArchiveError(f"the archive has two different members {name!r}")
     if content.document:
         tarball.documents[name] = b"".join(content.document)
-        if sum(map(len, tarball.documents.values())) > _DOCUMENTS_LIMIT:
+        tarball.documents_size += content.size
+        if tarball.documents_size > _DOCUMENTS_LIMIT:
             raise ArchiveError(f"the archive has more than {_DOCUMENTS_LIMIT >> 20} MiB of JSON")
 
 

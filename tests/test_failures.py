@@ -528,5 +528,7 @@ def test_a_result_that_cannot_be_written_is_in_the_error(engine: Engine, project
     words = " ".join(run.argv)
     full = Command([shell, "-c", f'{words} "$@" >/dev/full', "sh"], run.directory, run.environment, run.processes)
     failed(full("--project-uuid", project, image.name), 1, uuid, "No space left")
+    full.argv[2] = f'{words} "$@" 2>&-'
+    assert stored(full("--project-uuid", project, image.name)) == uuid
     full.argv[2] = f'{words} "$@" >&-'
     failed(full("--project-uuid", project, image.name), 1, uuid, "no standard output")
