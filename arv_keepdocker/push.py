@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .cache import Cache
 from .catalog import Catalog, Entry
@@ -12,6 +13,9 @@ from .errors import ArchiveError, CacheError, EngineError, ImageNotFoundError, K
 from .listing import StoredImage
 from .platforms import USUAL, Platform
 from .reference import Reference, familiar
+
+if TYPE_CHECKING:  # as `upload`, not needed for an image that is there already
+    from .archive import Image
 
 _FORMAT = "v2"
 """Arvados' name for images whose id is `sha256:` and a digest; older ones had another id and format."""
@@ -118,6 +122,7 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
     learned = saved.image_id != image.id
     entry = replace(entry, image_id=saved.image_id, engine_id=image.id if learned else None)
     entry = entry.made_at(saved.image.created)
+    _warn_of_layers(saved.image, tools)
     stored = None
     if learned and not options.force:
         stored = tools.catalog.adopt(entry) or tools.catalog.complete(entry)
@@ -134,6 +139,7 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> st
     wanted = upload.Wanted(name, options.platform, bool(options.universal), layout=True)
     with upload.examined(file, wanted, tools.cache, tools.display) as saved:
         _warn_of_platform(saved.image.platform, options, tools)
+        _warn_of_layers(saved.image, tools)
         name = name or next(iter(saved.image.names), None)
         entry = Entry(project, saved.image_id, name, options.title, universal=wanted.universal)
         entry = entry.made_at(saved.image.created)
@@ -148,6 +154,11 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> st
 def _warn_of_platform(platform: Platform | None, options: Options, tools: Tools) -> None:
     if options.platform is None and platform is not None and not platform.matches(USUAL):
         tools.display.warning(f"the image is for {platform}, which the cluster's compute nodes may not be")
+
+
+def _warn_of_layers(image: "Image", tools: Tools) -> None:
+    if any(layer.file.compression == "zstd" for layer in image.layers):
+        tools.display.warning("the image has layers compressed with zstd, which Docker 20.10 cannot load")
 
 
 def _find(options: Options, tools: Tools) -> _Found:

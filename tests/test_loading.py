@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arv_keepdocker.archive import sha256
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
@@ -253,6 +255,26 @@ def test_an_archive_that_is_not_whole_or_not_there(cluster: Cluster, project: st
     owned = [["owner_uuid", "=", project]]
     assert cluster.api().collections().list(filters=owned).execute()["items"] == []
     assert cluster.api().links().list(filters=owned).execute()["items"] == []
+
+
+def test_layers_that_not_every_engine_can_load_get_a_warning(project: str, run: Command, tmp_path: Path) -> None:
+    layer = b"\x28\xb5\x2f\xfd" + b"as zstd begins"
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"diff_ids": ["sha256:" + "0" * 64]}}
+    blobs = [json.dumps(config).encode(), layer]
+    digests = [sha256(blob) for blob in blobs]
+    manifest = {"config": {"digest": digests[0]}, "layers": [{"digest": digests[1]}]}
+    blobs.append(json.dumps(manifest).encode())
+    path = tmp_path / "zstd.tar"
+    with tarfile.open(path, "w") as tar:
+        files = {f"blobs/{sha256(blob).replace(':', '/')}": blob for blob in blobs}
+        files["index.json"] = json.dumps({"manifests": [{"digest": sha256(blobs[2])}]}).encode()
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    shown = run("--project-uuid", project, "--from-archive", str(path), "some/zstd")
+    stored(shown)
+    assert "warning: the image has layers compressed with zstd" in shown.stderr
 
 
 def test_usage(run: Command) -> None:
