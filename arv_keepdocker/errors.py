@@ -1,5 +1,7 @@
 """What can go wrong, each kind with the exit status that scripts may branch on."""
 
+_LONGEST = 200
+
 
 class KeepdockerError(Exception):
     """Base of every error that is shown to the user as one message and ends the program.
@@ -46,3 +48,8 @@ class ArvadosError(KeepdockerError):
 
 class CacheError(KeepdockerError):
     """The cache directory cannot be used: not writable, not ours, or full."""
+
+
+def quoted(text: str) -> str:
+    """Text of unknown origin as a message can bear it: in quotes, escaped, and cut where it is long."""
+    return repr(text) if len(text) <= _LONGEST else f"{text[:_LONGEST]!r}..."

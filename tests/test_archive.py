@@ -322,7 +322,7 @@ def put(**values: Any) -> Callable[[dict[str, Any]], None]:
         (put(manifest=[{"Config": "nosuch.json", "Layers": ["layer.tar"]}]), "missing"),
         (put(manifest=b"[" * 100_000), "not JSON"),
         (put(manifest=b"[NaN]"), "not JSON"),
-        (put(manifest=b"[" + b" " * (9 << 20)), "at most 8 MiB"),
+        (put(manifest=b"[" + b" " * (5 << 20)), "at most 4 MiB"),
         (put(manifest=b"hello"), "not a JSON document"),
         (put(config=b"{"), "not JSON"),
         (put(config=b"{\xff}"), "not JSON"),
