@@ -5,6 +5,7 @@ An archive is a docker-archive (manifest.json names the configuration and layers
 https://github.com/moby/docker-image-spec and https://github.com/opencontainers/image-spec.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -12,16 +13,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeGuard
 
-from .errors import ArchiveError
+from . import reference
+from .errors import ArchiveError, UsageError, quoted
 from .platforms import USUAL, Platform
 from .reference import familiar
 from .tarball import DOCUMENT_LIMIT, File, Tarball
 
 MANIFEST = "manifest.json"
+_INDEX = "index.json"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAMED_BY_DIGEST = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
 _MAX_DEPTH = 4
 """How deep indexes may be nested in indexes; engines write one in another."""
+_IMAGES_LIMIT = 1000
+"""How many images an archive may name, how many names each may have, and how many descriptors may lead to them."""
+_NAME_LIMIT = 512
+"""Characters of an image's name; docker allows 255 for the repository and 128 for the tag."""
+_SHOWN = 5
+_TIME = re.compile(r"[0-9TZtz:.+ -]{10,40}")
+_PLATFORM_PART = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -82,13 +92,16 @@ def find(tarball: Tarball, name: str | None = None, platform: Platform | None = 
     entries = _index_entries(tarball) if from_index else _manifest_entries(tarball)
     if platform is not None and not from_index and not _of_platform(tarball, entries, platform):
         # manifest.json has the engine's own platform, the index may have others.
-        entries = _index_entries(tarball) if "index.json" in tarball.files else entries
+        entries = _index_entries(tarball) if _INDEX in tarball.files else entries
     if len(entries) != 1 and name is not None:
         entries = [entry for entry in entries if familiar(name) in map(familiar, entry.names)] or entries
     images = _of_platform(tarball, entries, platform)
     if len(images) > 1:
-        named = [" ".join(entry.names) or entry.config for entry in images]
-        raise ArchiveError(f"the archive holds {len(images)} images: {', '.join(named)}", "Name one of them as IMAGE.")
+        named = [" ".join(entry.names[:_SHOWN]) or quoted(entry.config) for entry in images[:_SHOWN]]
+        more = ", ..." if len(images) > _SHOWN else ""
+        raise ArchiveError(
+            f"the archive holds {len(images)} images: {', '.join(named)}{more}", "Name one of them as IMAGE."
+        )
     if not images:
         wanted = f"image for {platform}" if platform is not None and entries else "image"
         raise ArchiveError(f"the archive holds no {wanted}")
@@ -97,20 +110,28 @@ def find(tarball: Tarball, name: str | None = None, platform: Platform | None = 
 
 def _of_platform(tarball: Tarball, entries: Sequence[_Entry], platform: Platform | None) -> Sequence[_Entry]:
     """The entries for the platform; of the same name's several without one asked for, those for this machine's."""
+
+    @functools.cache  # entries may have the same configuration
+    def runs_on(config: str) -> Platform:
+        return _platform(_document(tarball, config, "the image's configuration"))
+
     if platform is not None:
-        return [entry for entry in entries if _platform(_config(tarball, entry)[1]).matches(platform)]
+        return [entry for entry in entries if runs_on(tarball.target(entry.config)).matches(platform)]
     if len({entry.names for entry in entries}) == 1 and len(entries) > 1:
-        ours = [entry for entry in entries if _platform(_config(tarball, entry)[1]).matches(USUAL)]
+        ours = [entry for entry in entries if runs_on(tarball.target(entry.config)).matches(USUAL)]
         return ours or entries
     return entries
 
 
 def _whole(tarball: Tarball, entry: _Entry) -> Image:
-    name, config = _config(tarball, entry)
+    name = tarball.target(entry.config)
+    config = _document(tarball, name, "the image's configuration")
     image_id = tarball.files[name].sha256
     named = _NAMED_BY_DIGEST.fullmatch(entry.config)
     if named and named[1] != image_id:
-        raise ArchiveError(f"the image's configuration {entry.config!r} is damaged: its digest is sha256:{image_id}")
+        raise ArchiveError(
+            f"the image's configuration {quoted(entry.config)} is damaged: its digest is sha256:{image_id}"
+        )
     diff_ids = _diff_ids(config)
     if len(diff_ids) != len(entry.layers):
         raise ArchiveError(
@@ -120,7 +141,7 @@ def _whole(tarball: Tarball, entry: _Entry) -> Image:
     return Image(
         id=f"sha256:{image_id}",
         config=tarball.documents[name],
-        created=created if isinstance(created, str) and created else None,
+        created=created if isinstance(created, str) and _TIME.fullmatch(created) else None,
         platform=_platform(config),
         layers=tuple(_layer(tarball, *pair) for pair in zip(entry.layers, diff_ids, strict=True)),
         names=entry.names,
@@ -131,7 +152,7 @@ def _layer(tarball: Tarball, name: str, diff_id: str) -> Layer:
     target = tarball.target(name)
     file = tarball.files.get(target)
     if file is None:
-        raise ArchiveError(f"the archive is incomplete: layer {name!r} is missing")
+        raise ArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
     if file.compression is None:
         whole = diff_id == f"sha256:{file.sha256}"
     elif file.content_sha256 is not None:
@@ -139,7 +160,7 @@ def _layer(tarball: Tarball, name: str, diff_id: str) -> Layer:
     else:  # compressed, and named by its digest, which has been checked
         whole = target.endswith(file.sha256)
     if not whole:
-        raise ArchiveError(f"layer {name!r} of the archive is damaged: it is not the configuration's {diff_id}")
+        raise ArchiveError(f"layer {quoted(name)} of the archive is damaged: it is not the configuration's {diff_id}")
     return Layer(target, file, diff_id)
 
 
@@ -147,6 +168,7 @@ def _manifest_entries(tarball: Tarball) -> list[_Entry]:
     entries = _parsed(tarball, MANIFEST, "the archive's manifest.json")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ArchiveError("the archive's manifest.json is not a list of images")
+    _check_count(len(entries))
     return [_manifest_entry(entry) for entry in entries]
 
 
@@ -154,40 +176,84 @@ def _manifest_entry(entry: Mapping[str, Any]) -> _Entry:
     config, layers, names = entry.get("Config"), entry.get("Layers"), entry.get("RepoTags") or []
     if not (isinstance(config, str) and _strings(layers) and _strings(names)):
         raise ArchiveError("the archive's manifest.json does not name a configuration and layers")
-    return _Entry(config, tuple(layers), tuple(names))
+    _check_count(len(names))
+    return _Entry(config, tuple(layers), tuple(map(_checked_name, names)))
+
+
+def _checked_name(name: str) -> str:
+    """A name from the archive, which may be recorded; docker loads no archive that has another."""
+    try:
+        checked = reference.parse(name).name if len(name) < _NAME_LIMIT else None
+    except UsageError as error:
+        raise ArchiveError(f"the archive gives its image a name that docker rejects: {error}") from error
+    if checked is None:
+        raise ArchiveError(f"the archive gives its image a name that is none: {quoted(name)}")
+    return checked
+
+
+def _check_count(count: int) -> None:
+    if count > _IMAGES_LIMIT:
+        raise ArchiveError(f"the archive names more than {_IMAGES_LIMIT} images")
 
 
 def _index_entries(tarball: Tarball) -> list[_Entry]:
-    if "index.json" not in tarball.files:
+    if _INDEX not in tarball.files:
         raise ArchiveError("this is no image archive: it has neither manifest.json nor index.json")
-    entries: dict[str, _Entry] = {}
-    for config, layers, name in _manifests(tarball, "index.json", None, _MAX_DEPTH):
-        known = entries.get(config)
-        names = (*(known.names if known is not None else ()), *([name] if name is not None else []))
-        entries[config] = _Entry(config, layers, tuple(dict.fromkeys(names)))
-    return list(entries.values())
+    layers: dict[str, tuple[str, ...]] = {}
+    names: dict[str, dict[str, None]] = {}
+    for manifest, name in _manifests(tarball):
+        layers[manifest.config] = manifest.layers
+        names.setdefault(manifest.config, {}).update({} if name is None else {name: None})
+    return [_Entry(config, layers[config], tuple(names[config])) for config in layers]
 
 
-def _manifests(
-    tarball: Tarball, index: str, name: str | None, depth: int
-) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
-    """The configuration, layers and name of each image that an index names; what is not in the archive is left out."""
-    descriptors = _document(tarball, index, "the archive's index").get("manifests")
-    if not isinstance(descriptors, list) or depth == 0:
-        raise ArchiveError(f"{index!r} in the archive is not an image index")
-    for descriptor in descriptors:
-        blob = _blob(descriptor)
-        if blob not in tarball.files or _is_attestation(descriptor):
+@dataclass(frozen=True)
+class _Manifest:
+    """What of an image manifest names members of the archive."""
+
+    config: str
+    layers: tuple[str, ...]
+
+
+_Named = list[tuple[str, str | None]]
+"""The members that an image index names, with its names for them; what is not in the archive is left out."""
+
+
+def _manifests(tarball: Tarball) -> Iterator[tuple[_Manifest, str | None]]:
+    """Each image manifest to which the index leads, with the image's name."""
+
+    @functools.cache  # the index may lead to the same document many times
+    def read(blob: str) -> _Manifest | _Named:
+        return _manifest_or_index(tarball, blob)
+
+    pending: list[tuple[str, str | None, int]] = [(_INDEX, None, 0)]
+    count = 0
+    while pending:
+        blob, name, depth = pending.pop()
+        found = read(blob)
+        if isinstance(found, _Manifest):
+            yield found, name
             continue
-        document = _document(tarball, blob, "a manifest")
-        own_name = _annotated_name(descriptor) or name
-        if "manifests" in document:
-            yield from _manifests(tarball, blob, own_name, depth - 1)
-        else:
-            layers = document.get("layers")
-            if not isinstance(layers, list):
-                raise ArchiveError(f"{blob!r} in the archive is not an image manifest")
-            yield _blob(document.get("config")), tuple(_blob(layer) for layer in layers), own_name
+        count += len(found)
+        _check_count(count)
+        if depth == _MAX_DEPTH:
+            raise ArchiveError(f"the archive has indexes in indexes, more than {_MAX_DEPTH} deep")
+        pending += [(child, own_name or name, depth + 1) for child, own_name in reversed(found)]
+
+
+def _manifest_or_index(tarball: Tarball, blob: str) -> _Manifest | _Named:
+    document = _document(tarball, blob, "an image manifest or index")
+    if "manifests" in document or blob == _INDEX:
+        descriptors = document.get("manifests")
+        if not isinstance(descriptors, list):
+            raise ArchiveError(f"{quoted(blob)} in the archive is not an image index")
+        named = ((_blob(each), each) for each in descriptors)
+        there = [(child, each) for child, each in named if child in tarball.files and not _is_attestation(each)]
+        return [(child, _annotated_name(each)) for child, each in there]
+    layers = document.get("layers")
+    if not isinstance(layers, list):
+        raise ArchiveError(f"{quoted(blob)} in the archive is neither an image manifest nor an index")
+    return _Manifest(_blob(document.get("config")), tuple(map(_blob, layers)))
 
 
 def _blob(descriptor: object) -> str:
@@ -202,10 +268,12 @@ def _annotated_name(descriptor: Mapping[str, Any]) -> str | None:
     annotations = descriptor.get("annotations")
     if not isinstance(annotations, dict):
         return None
-    full, reference = annotations.get("io.containerd.image.name"), annotations.get("org.opencontainers.image.ref.name")
-    if isinstance(full, str):
-        return familiar(full)
-    return reference if isinstance(reference, str) and ":" in reference else None
+    full, ref_name = annotations.get("io.containerd.image.name"), annotations.get("org.opencontainers.image.ref.name")
+    name = familiar(full) if isinstance(full, str) else ref_name
+    try:
+        return _checked_name(name) if isinstance(name, str) and ":" in name else None
+    except ArchiveError:
+        return None  # an annotation may be anything
 
 
 def _is_attestation(descriptor: Mapping[str, Any]) -> bool:
@@ -214,13 +282,9 @@ def _is_attestation(descriptor: Mapping[str, Any]) -> bool:
     return isinstance(annotations, dict) and "vnd.docker.reference.type" in annotations
 
 
-def _config(tarball: Tarball, entry: _Entry) -> tuple[str, Mapping[str, Any]]:
-    name = tarball.target(entry.config)
-    return name, _document(tarball, name, "the image's configuration")
-
-
 def _platform(config: Mapping[str, Any]) -> Platform:
-    return Platform(*(str(config.get(key) or "") for key in ("os", "architecture", "variant")))
+    parts = (str(config.get(key) or "") for key in ("os", "architecture", "variant"))
+    return Platform(*(part if _PLATFORM_PART.fullmatch(part) else "" for part in parts))
 
 
 def _diff_ids(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -246,10 +310,10 @@ def _document(tarball: Tarball, name: str, what: str) -> Mapping[str, Any]:
 
 def _parsed(tarball: Tarball, name: str, what: str) -> Any:
     if name not in tarball.files:
-        raise ArchiveError(f"the archive is incomplete: {what} {name!r} is missing")
+        raise ArchiveError(f"the archive is incomplete: {what} {quoted(name)} is missing")
     if name not in tarball.documents:
-        raise ArchiveError(f"{what} {name!r} is not a JSON document of at most {DOCUMENT_LIMIT >> 20} MiB")
-    return parse_json(tarball.documents[name], f"{what} {name!r}")
+        raise ArchiveError(f"{what} {quoted(name)} is not a JSON document of at most {DOCUMENT_LIMIT >> 20} MiB")
+    return parse_json(tarball.documents[name], f"{what} {quoted(name)}")
 
 
 def parse_json(data: bytes, what: str) -> Any:
