@@ -15,7 +15,7 @@ from . import __version__, listing, reference
 from .cache import Cache
 from .catalog import Catalog
 from .cluster import Cluster
-from .display import PROGRAM, Display
+from .display import PROGRAM, Display, escaped
 from .engine import Engine
 from .errors import ImageNotFoundError, KeepdockerError, UsageError
 from .platforms import Platform
@@ -247,7 +247,7 @@ def _listing(options: argparse.Namespace, api: Any) -> str:
     rows = [_ROW.format("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")]
     for collection, image in (image.as_listing() for image in images):
         row = (image["repo"], image["tag"], image["dockerhash"][:12], collection, image["timestamp"].strftime("%c"))
-        rows.append(_ROW.format(*row))
+        rows.append(_ROW.format(*map(escaped, row)))
     return "".join(rows)
 
 

@@ -75,5 +75,9 @@ class Counter:
 
 def printable(text: str) -> str:
     """`text` on one line, with control characters, and whatever else a terminal might obey, escaped."""
-    words = " ".join(text.split())
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in words)
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """`text` with control characters, and whatever else a terminal might obey, escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -20,6 +20,8 @@ _EXTENDED_LIMIT = 1 << 20
 """Bytes of an extended header; Go's archive/tar, with which engines read, has the same limit."""
 _NAME_LIMIT = 4096
 """Bytes of a name; PATH_MAX of Linux."""
+_SIZE_LIMIT = 1 << 44
+"""Bytes of a member; more than any file system in use takes in one file."""
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
 _EXTENDED = (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_TARGET)
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
@@ -115,6 +117,8 @@ def _member(block: bytes, kind: bytes, extended: Mapping[bytes, bytes]) -> Membe
     size = _number(block[124:136])
     if b"size" in records:
         size = _decimal(records[b"size"])
+    if size > _SIZE_LIMIT:
+        raise ArchiveError(f"member {quoted(name)} of the archive cannot have {size} bytes")
     # Links and directories have no bytes, whatever their headers say (Go's archive/tar, GNU tar).
     return Member(name, known, size if known is Kind.FILE else 0, target)
 

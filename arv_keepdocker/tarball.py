@@ -25,8 +25,8 @@ _MEMBERS_LIMIT = 100_000
 _NAMES_LIMIT = 16 << 20
 _RECORD_LIMIT = 16 << 20
 """Bytes of zeros at the end; tar fills up to 10 KiB, or what it has been told to write at once."""
-_INFLATED_LIMIT = 8 << 30
-_INFLATED_RATIO = 50
+_INFLATED_LIMIT = 1 << 30
+_INFLATED_RATIO = 100
 """What compressed layers may hold in all: more than this and so many times their size is no image but a trap."""
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -90,7 +90,7 @@ def scan(stream: Readable, announce: Callable[[int, int], None] = _ignore) -> Ta
         _read_members(source, tarball, announce)
         _read_end(source)
     except (HeaderError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        if source.size == 0:
+        if source.size == 0 and isinstance(error, EOFError):
             raise ArchiveError("the archive is empty") from error
         raise ArchiveError(f"the archive is cut short or damaged near byte {source.size}: {error}") from error
     tarball.size = source.size

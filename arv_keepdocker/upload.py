@@ -72,7 +72,7 @@ def save(engine: Engine, image: EngineImage, wanted: Wanted, cache: Cache, displ
         cache.check_space(image.size)
     display.note(f"saving image {image.id}")
     try:
-        return _kept(engine.save(image), path, wanted, cache, display.counter("saving", image.size))
+        return _kept(engine.save(image), path, wanted, cache, display.counter("saving", image.size), to_end=True)
     except ArchiveError as error:
         hint = incomplete_hint(image) if image.containerd else error.hint
         raise ArchiveError(f"{engine.name} saved image {image.id}, but {error}", hint) from error
@@ -109,18 +109,25 @@ def _read_archive(file: str, wanted: Wanted, cache: Cache, display: Display) -> 
 
 
 def _kept(
-    source: AbstractContextManager[IO[bytes]], path: Path, wanted: Wanted, cache: Cache, counter: Counter
+    source: AbstractContextManager[IO[bytes]],
+    path: Path,
+    wanted: Wanted,
+    cache: Cache,
+    counter: Counter,
+    to_end: bool = False,
 ) -> Saved:
-    """Write what comes from the source to `path`, checking it on the way."""
+    """Write what comes from the source to `path`, checking it on the way; with `to_end` a broken archive is read to its
+    end, for an engine may be about to say itself what is wrong, which explains more."""
     broken: ArchiveError | None = None
     with cache.replacing(path) as partial, partial.open("wb") as file:
         with source as stream:
-            tee = _Tee(stream, file, counter)
             try:
-                contents = tarball.scan(tee)
+                # What is unpacked on the way may be far larger than what it comes from.
+                contents = tarball.scan(_Tee(stream, file, counter), lambda offset, size: cache.check_space(size))
             except ArchiveError as error:
                 broken = error
-                tee.drain()  # an engine may be about to say itself what is wrong, which explains more
+                while to_end and stream.read(_CHUNK):
+                    pass
         counter.close()
         if broken is not None:
             raise broken
@@ -190,7 +197,3 @@ class _Tee:
         self._file.write(data)
         self._counter.add(len(data))
         return data
-
-    def drain(self) -> None:
-        while self.read(_CHUNK):
-            pass
