@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 GIB = 1 << 30
+MUCH = 400 << 20
+"""More bytes than reading any archive may cost in memory."""
 END = bytes(1024)
 
 
@@ -178,9 +180,9 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     "sparse 0.1": (lambda: image(pax(("GNU.sparse.map", "0,99999999")), member("x", b"x")), "sparse"),
     "sparse 1.0": (lambda: image(pax(("GNU.sparse.major", "1")), member("x", b"1\n0\n9\n")), "sparse"),
     # Extended headers
-    "gigabyte pax": (lambda: filled(header("pax", GIB, b"x"), b"9", GIB), "extended header of"),
-    "gigabyte name": (lambda: filled(header("L", GIB, b"L"), b"a", GIB), "extended header of"),
-    "gigabyte target": (lambda: filled(header("K", GIB, b"K"), b"a", GIB), "extended header of"),
+    "gigabyte pax": (lambda: filled(header("pax", GIB, b"x"), b"9", MUCH), "extended header of"),
+    "gigabyte name": (lambda: filled(header("L", GIB, b"L"), b"a", MUCH), "extended header of"),
+    "gigabyte target": (lambda: filled(header("K", GIB, b"K"), b"a", MUCH), "extended header of"),
     "long name": (lambda: image(member("L", b"a" * 10_000, b"L"), member("x", b"x")), "a name of 10000"),
     "digits": (lambda: image(member("pax", b"1" * (1 << 20), b"x"), member("x", b"x")), "no record"),
     "record too long": (lambda: image(member("pax", b"999 path=x\n", b"x"), member("x", b"x")), "that is none"),
@@ -209,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     # Documents
     "deep": (lambda: image(manifest=b"[" * (4 << 20)), "not JSON"),
     "deep objects": (lambda: image(manifest=b'{"":' * (1 << 20)), "not JSON"),
-    "gigabyte of JSON": (lambda: filled(header("manifest.json", GIB), b"[", GIB), "cut short"),
+    "gigabyte of JSON": (lambda: filled(header("manifest.json", GIB), b"[", MUCH), "cut short"),
     "much JSON": (lambda: image(*(member(f"{i}.json", b"[" + b" " * (3 << 20)) for i in range(30))), "MiB of JSON"),
     "expensive JSON": (lambda: image(manifest=_million('{"":[0]}')), "names more than"),
     "expensive configuration": (

@@ -1,0 +1,229 @@
+"""Names, archives and answers that were made to harm: refused in bounded memory, and shown for what they are."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from arv_keepdocker import tarball
+from arv_keepdocker.sandbox import Sandbox
+from tests import hostile, images
+from tests.conftest import Cluster, Command, Result, stored
+from tests.engines import Engine
+from tests.test_failures import DockerThat, cached, failed, nothing_recorded, small_disk
+from tests.test_listing import NAME, Catalogue
+
+MORE_MEMORY = 300 << 10
+"""KiB that a hostile archive may cost beyond what a good one does."""
+SECONDS = 30
+
+# Runs a command and tells the most memory that it had.
+PEAK = "import resource, subprocess, sys; end = subprocess.call(sys.argv[2:]); \
+open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(end)"
+
+
+class Measured:
+    """The command, and the most resident memory in KiB that its last run had."""
+
+    def __init__(self, run: Command, path: Path) -> None:
+        self._path = path
+        self._run = Command(
+            [sys.executable, "-c", PEAK, str(path), *run.argv], run.directory, run.environment, run.processes
+        )
+
+    def __call__(self, *words: str, stdin: int = subprocess.DEVNULL) -> Result:
+        process = self._run.start(*words, stdin=stdin)
+        out, err = process.communicate(timeout=SECONDS)
+        return Result(process.returncode, out, err)
+
+    @property
+    def peak(self) -> int:
+        return int(self._path.read_text())
+
+
+@pytest.fixture
+def measured(run: Command, tmp_path: Path) -> Measured:
+    return Measured(run, tmp_path / "peak")
+
+
+def tree(path: Path) -> set[str]:
+    """All that there is, but for what the SDK keeps for itself."""
+    return {str(found.relative_to(path)) for found in path.rglob("*") if "discovery" not in str(found)}
+
+
+@pytest.fixture(scope="session")
+def _usual_peaks() -> list[int]:
+    return []
+
+
+@pytest.fixture
+def usual_peak(_usual_peaks: list[int], measured: Measured, tmp_path: Path) -> int:
+    """The memory in KiB of a run that refuses an archive at once."""
+    if not _usual_peaks:
+        empty = hostile.write(b"", tmp_path / "empty")
+        failed(measured("--from-archive", str(empty)), 5, "empty")
+        _usual_peaks.append(measured.peak)
+    return _usual_peaks[0]
+
+
+def shown_as_one_line(stderr: str) -> None:
+    assert all(line.isprintable() for line in stderr.split("\n"))
+    assert len([line for line in stderr.splitlines() if line.startswith("arv-keepdocker: error: ")]) == 1
+    assert len(stderr) < 4000
+
+
+@pytest.mark.parametrize("name", hostile.REFUSED)
+def test_a_hostile_archive_is_refused(
+    cluster: Cluster, project: str, measured: Measured, usual_peak: int, tmp_path: Path, name: str
+) -> None:
+    make, words = hostile.REFUSED[name]
+    path = hostile.write(make(), tmp_path / "archive")
+    there = tree(tmp_path)
+    result = measured("--project-uuid", project, "--from-archive", str(path))
+    failed(result, 5, words, str(path))
+    shown_as_one_line(result.stderr)
+    assert measured.peak < usual_peak + MORE_MEMORY
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+    assert tree(tmp_path) - there <= {"cache", "cache/arvados", "cache/arvados/docker", "peak"}
+
+
+@pytest.mark.parametrize(
+    "name", ["absolute", "gigabyte pax", "zeros in gzip", "layer of zeros", "gigabyte of JSON", "escapes in a member"]
+)
+def test_a_hostile_archive_on_standard_input_is_refused(
+    cluster: Cluster, project: str, measured: Measured, usual_peak: int, tmp_path: Path, name: str
+) -> None:
+    make, words = hostile.REFUSED[name]
+    path = hostile.write(make(), tmp_path / "archive")
+    there = tree(tmp_path)
+    with path.open("rb") as file:
+        result = measured("--project-uuid", project, "--from-archive", "-", stdin=file.fileno())
+    failed(result, 5, words, "archive -")
+    shown_as_one_line(result.stderr)
+    assert measured.peak < usual_peak + MORE_MEMORY
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+    assert tree(tmp_path) - there <= {"cache", "cache/arvados", "cache/arvados/docker", "peak"}
+
+
+@pytest.mark.parametrize("name", hostile.FINE)
+def test_a_strange_archive_that_is_whole_is_stored(project: str, run: Command, tmp_path: Path, name: str) -> None:
+    path = hostile.write(hostile.FINE[name](), tmp_path / "archive")
+    stored(run("--project-uuid", project, "--from-archive", str(path)))
+    assert cached(tmp_path) == []
+
+
+def test_the_builder_builds_tars() -> None:
+    """What is refused is refused for what is wrong with it, not because it is no tar at all."""
+    assert hostile.names(hostile.FINE["names by pax"]()) == ["config.json", "layer.tar", "manifest.json", "x/y"]
+    absolute = hostile.image(hostile.pax(("path", "/etc/passwd")), hostile.member("x", b"x"))
+    assert hostile.names(absolute)[-1] == "/etc/passwd"
+
+
+def test_an_engine_that_saves_a_hostile_archive(
+    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    path = hostile.write(hostile.REFUSED["escapes in a member"][0](), tmp_path / "archive")
+    saves = docker_that(f'[ "$2" != save ] || exec cat {path}; real "$@"')
+    result = run("--project-uuid", project, image.name, env=saves)
+    failed(result, 5, image.id, "outside")
+    shown_as_one_line(result.stderr)
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    path = hostile.write(hostile.gzipped([hostile.header("x", 1 << 30), bytes(100 << 20)]), tmp_path / "archive")
+    with small_disk(tmp_path / "disk", 64 << 10):
+        (tmp_path / "disk" / "arvados").mkdir(mode=0o700)
+        (tmp_path / "disk" / "arvados" / "discovery").symlink_to(tmp_path)
+        environment = {"XDG_CACHE_HOME": str(tmp_path / "disk")}
+        result = run("--project-uuid", project, "--from-archive", str(path), env=environment)
+        failed(result, 1, "1024 MiB are needed", "XDG_CACHE_HOME")
+        assert list((tmp_path / "disk" / "arvados" / "docker").iterdir()) == []
+    assert nothing_recorded(cluster, project)
+
+
+def test_a_device_that_never_ends(run: Command) -> None:
+    failed(run("--from-archive", "/dev/zero", timeout=SECONDS), 5, "nothing at its end")
+
+
+def test_files_are_announced_before_they_are_read() -> None:
+    """So that who passes the bytes on can begin something new with them."""
+    data = hostile.image(hostile.member("big", bytes(3 << 20)))
+    stream = io.BytesIO(data)
+    announced: list[tuple[int, int]] = []
+
+    def announce(offset: int, size: int) -> None:
+        assert stream.tell() == offset
+        announced.append((offset, size))
+
+    contents = tarball.scan(stream, announce)
+    assert announced == [(file.offset, file.size) for file in contents.files.values()]
+    assert stream.tell() == len(data) == contents.size
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--", "--force"],
+        ["--", "-v"],
+        ["debian", "--", "--help"],
+        ["$(touch pwned)"],
+        ["`touch pwned`:1"],
+        ["a;touch pwned"],
+        ["a|b", "c&d"],
+        ["../../etc/passwd"],
+        ["a\nb"],
+        ["debian:\x1b[31mred\x07"],
+        ["debian", "\x9b31m"],
+        ["d\u00e9bian"],
+        ["debian\u202e"],
+        ["debian:\u200b1"],
+        ["debian\udcff"],
+    ],
+)
+def test_names_that_mean_something_to_others(run: Command, docker_that: DockerThat, words: list[str]) -> None:
+    asked = docker_that("echo asked >asked")
+    result = run(*words, env=asked)
+    failed(result, 2)
+    shown_as_one_line(result.stderr)
+    assert {path.name for path in run.directory.iterdir()} <= {"home", "docker-that", "cache"}
+
+
+def test_an_archive_that_is_called_like_an_option(project: str, run: Command, tmp_path: Path) -> None:
+    hostile.write(hostile.image(), tmp_path / "--force")
+    stored(run("--project-uuid", project, "--from-archive=--force"))
+
+
+@pytest.mark.parametrize("service", ["api", "keep"])
+def test_what_arvados_says_cannot_steer_the_terminal(
+    sandbox: Sandbox, project: str, run: Command, tmp_path: Path, service: str
+) -> None:
+    path = hostile.write(hostile.image(), tmp_path / "archive")
+    path_of_api = "/links" if service == "api" else None
+    says = ["\x1b[31mred\x1b]0;title\x07\narv-keepdocker: all is well \u202e\x9b"]
+    sandbox.fault("status", service=service, method="POST|PUT", path=path_of_api, status=422, errors=says, times=None)
+    result = run("--project-uuid", project, "--retries=0", "--from-archive", str(path))
+    failed(result, 6)
+    assert "arv-keepdocker: all is well" not in result.stderr.splitlines()
+    assert all(line.isprintable() for line in result.stderr.split("\n"))
+
+
+def test_what_is_listed_cannot_steer_the_terminal(cluster: Cluster, project: str, run: Command) -> None:
+    catalogue = Catalogue(cluster.api(), project)
+    uuid = catalogue.collection()
+    catalogue.link(NAME, "\x1b[31mred\n\u202ebio/tool:\x071", uuid)
+    result = run("images", "--project-uuid", catalogue.project)
+    assert result.stdout.splitlines()[1].startswith(r"\x1b[31mred\n\u202ebio/tool")
+    assert all(line.isprintable() for line in result.stdout.split("\n"))
