@@ -32,7 +32,10 @@ class Cache:
         """The directory; it is there, it is the user's, and nobody else can look or write into it."""
         path = default_path(self._environment)
         with _explained(path):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in [*reversed(path.parents), path]:
+                if not directory.is_dir():
+                    directory.mkdir(mode=0o700, exist_ok=True)
+                    directory.chmod(0o700)  # whatever the umask
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 raise _error(path, "it is not a directory that belongs to you")
@@ -58,6 +61,7 @@ class Cache:
         with _explained(self.path):
             partial.unlink(missing_ok=True)
             partial.touch(mode=0o600, exist_ok=False)
+            partial.chmod(0o600)  # whatever the umask
         try:
             with _explained(self.path):
                 yield partial
@@ -151,6 +155,7 @@ def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            os.fchmod(descriptor, 0o600)  # whatever the umask
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

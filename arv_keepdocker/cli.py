@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any, NoReturn, TextIO
 from . import __version__, listing, reference
 from .cache import Cache
 from .catalog import Catalog
-from .cluster import Cluster
+from .cluster import Cluster, logs_cleaned, tokens
 from .display import PROGRAM, Display, escaped
 from .engine import Engine
 from .errors import ImageNotFoundError, KeepdockerError, UsageError
@@ -65,7 +66,9 @@ def main(
     """Run the command and end with SystemExit; see `arv_keepdocker.main`."""
     stderr = sys.stderr if stderr is None else stderr
     display = Display(stderr if stderr is not None else io.StringIO())  # it may be closed
-    if install_sig_handlers:
+    if install_sig_handlers:  # the process is ours
+        # A core file would have the token in it; docker, which inherits this, would have it in its environment.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)
     try:
@@ -107,9 +110,12 @@ def _run(arguments: Sequence[str], display: Display, api: Any) -> str:
     display.quiet = options.silent
     wanted = options.progress or display.stream.isatty()
     display.progress = wanted and not (options.no_progress or options.batch_progress or options.silent)
-    if options.from_archive is None and options.image in (None, _LIST_WORD):
-        return _listing(options, api)
-    return _push(options, display, api) + "\n"
+    for token in tokens(api):
+        display.hide(token)
+    with logs_cleaned(display.clean):
+        if options.from_archive is None and options.image in (None, _LIST_WORD):
+            return _listing(options, api)
+        return _push(options, display, api) + "\n"
 
 
 def _version() -> str:
@@ -282,4 +288,4 @@ def _show_traceback(display: Display) -> None:
     if os.environ.get("ARVADOS_DEBUG"):
         import traceback
 
-        traceback.print_exc(file=display.stream)
+        display.write(display.clean(traceback.format_exc()))

@@ -1,7 +1,7 @@
 """The Arvados cluster: a client for its API, and its refusals in our words."""
 
 import http.client
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,6 +107,36 @@ class Cluster:
         if not isinstance(answer, dict):
             raise ArvadosError(f"{what}: Arvados' answer is not an object")
         return answer
+
+
+def tokens(api: Any) -> list[str]:
+    """What must not be shown to anybody: the user's tokens, in the configuration and in the client if there is one."""
+    import arvados
+
+    found = (arvados.config.get("ARVADOS_API_TOKEN"), getattr(api, "api_token", None))
+    return [token for token in found if isinstance(token, str)]
+
+
+@contextmanager
+def logs_cleaned(clean: Callable[[str], str]) -> Iterator[None]:
+    """Pass what the SDK logs through `clean`: it has words of servers in it, and with ARVADOS_DEBUG much else."""
+    import logging
+
+    import arvados
+
+    formatter = logging.Formatter()
+
+    def passes(record: logging.LogRecord) -> bool:
+        record.msg, record.args = clean(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = clean(formatter.formatException(record.exc_info))
+        return True
+
+    arvados.log_handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        arvados.log_handler.removeFilter(passes)
 
 
 @contextmanager

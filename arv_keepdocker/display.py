@@ -6,6 +6,8 @@ from typing import TextIO
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
+_SHORTEST_SECRET = 8
+"""Characters; what is shorter is no token of Arvados', and may be part of any word."""
 
 
 class Display:
@@ -16,6 +18,18 @@ class Display:
         self.stream = stream
         self.quiet = quiet
         self.progress = progress
+        self._secrets: list[str] = []
+
+    def hide(self, token: str) -> None:
+        """Never show the token, nor the part of it that is secret; who is told it may repeat it in an answer."""
+        parts = (token, token.rpartition("/")[2])
+        self._secrets += [part for part in parts if len(part) >= _SHORTEST_SECRET]
+
+    def clean(self, text: str) -> str:
+        """Text of several lines without secrets and without what a terminal might obey."""
+        for secret in self._secrets:
+            text = text.replace(secret, "(hidden)")
+        return "\n".join(map(escaped, text.split("\n")))
 
     def note(self, message: str) -> None:
         if not self.quiet:
@@ -40,7 +54,7 @@ class Display:
             self.stream.flush()
 
     def _line(self, message: str) -> None:
-        self.write(f"{PROGRAM}: {printable(message)}\n")
+        self.write(self.clean(f"{PROGRAM}: {' '.join(message.split())}") + "\n")
 
 
 class Counter:
@@ -71,11 +85,6 @@ class Counter:
         # The engine's size is an estimate: docker's archive is a little longer.
         total = f" / {max(self._total, self._done) >> 20}" if self._total else ""
         self._display.write(f"\r{self._what}: {self._done >> 20}{total} MiB ")
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with control characters, and whatever else a terminal might obey, escaped."""
-    return escaped(" ".join(text.split()))
 
 
 def escaped(text: str) -> str:

@@ -7,6 +7,7 @@ from "could not ask" (`docker image inspect` exits with 1 and prints `[]` for bo
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ _HINTS = {
 }
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _STDERR_KEPT = 64 * 1024
+_ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Engine:
             descriptor = image.get("Descriptor") or {}
             platform = Platform(*(str(image.get(key) or "") for key in ("Os", "Architecture", "Variant")))
             return EngineImage(
-                id=_prefixed(image["Id"]),
+                id=_checked_id(image["Id"]),
                 size=image.get("Size"),
                 created=image.get("Created") or None,
                 names=tuple(image.get("RepoTags") or ()),
@@ -201,6 +203,7 @@ class Engine:
                 stdout=stdout,
                 stderr=subprocess.PIPE,
                 preexec_fn=preexec_fn,  # only calls prctl and getppid
+                env={name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"},
             )
         except OSError as error:
             raise EngineError(f"{self._program} could not be started: {error.strerror}") from error
@@ -249,8 +252,11 @@ class _Collector:
         return self._kept.decode(errors="replace").strip()
 
 
-def _prefixed(image_id: str) -> str:
-    return image_id if image_id.startswith("sha256:") else f"sha256:{image_id}"
+def _checked_id(image_id: str) -> str:
+    """With the prefix that podman leaves out; it becomes part of a file's name."""
+    if not _ID.fullmatch(image_id):
+        raise ValueError(f"no image id: {image_id!r}")
+    return "sha256:" + image_id.removeprefix("sha256:")
 
 
 def _dies_with_parent(parent: int) -> Callable[[], None]:
