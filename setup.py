@@ -30,7 +30,7 @@ setup(
     package_data={"arv_keepdocker": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["arvados-python-client>=3.1,<5", "ciso8601>=2.0"],
-    extras_require={"sandbox": SANDBOX, "test": TEST},
+    extras_require={"sandbox": SANDBOX, "test": TEST, "fuzz": ["atheris>=2.3"]},
     entry_points={
         "console_scripts": [
             "arv-keepdocker = arv_keepdocker.__main__:main",

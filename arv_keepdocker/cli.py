@@ -144,10 +144,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))  # words may come from anywhere, by way of a script
+
+
 def _parser() -> argparse.ArgumentParser:
     from . import arvput
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description="Put a container image into Arvados, or list the images that are there.",
         epilog=_EPILOG,

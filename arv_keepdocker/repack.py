@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .archive import Image, Layer, parse_json, sha256
+from .errors import ArchiveError
 
 _BLOCK = 512
 _INDEX = "application/vnd.oci.image.index.v1+json"
@@ -45,7 +46,10 @@ class Repacked:
 
 
 def repack(image: Image, name: str | None, universal: bool) -> Repacked:
-    """The archive of the one image, called `name` (`repo:tag`) if that is given, in the universal form or the plain."""
+    """The archive of the one image, called `name` (`repo:tag`) if that is given, in the universal form or the plain.
+
+    Raises ArchiveError where the image's configuration has what cannot be written.
+    """
     layers = {layer.file.sha256: layer for layer in image.layers}
     document = _universal(image) if universal else _plain(image)
     config = document if universal else image.config
@@ -134,7 +138,11 @@ def _path(digest: str) -> str:
 
 
 def _json(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    try:
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:  # 1e999 reads as infinity, which JSON cannot write
+        raise ArchiveError(f"the image's configuration cannot be written again: {error}") from error
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _members(layers: Iterable[Layer], small: dict[str, bytes]) -> Iterator[bytes | Extent]:

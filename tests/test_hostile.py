@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker import tarball
+from arv_keepdocker import archive, repack, tarball
+from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.sandbox import Sandbox
 from tests import hostile, images
 from tests.conftest import Cluster, Command, Result, stored
@@ -199,6 +200,29 @@ def test_names_that_mean_something_to_others(run: Command, docker_that: DockerTh
     failed(result, 2)
     shown_as_one_line(result.stderr)
     assert {path.name for path in run.directory.iterdir()} <= {"home", "docker-that", "cache"}
+
+
+def test_one_word_too_many_cannot_steer_the_terminal(run: Command) -> None:
+    result = run("debian", "12", "\x1b[31mred\u202e")
+    assert result.status == 2
+    assert r"\x1b[31mred\u202e" in result.stderr
+    assert all(line.isprintable() for line in result.stderr.split("\n"))
+
+
+@pytest.mark.parametrize("depth", [1, 400, 900, 970, 990])
+@pytest.mark.parametrize("number", [b"1e999", b"[1.5]"])
+def test_a_configuration_that_is_hard_to_write_again(depth: int, number: bytes) -> None:
+    config = b'{"rootfs":{"diff_ids":[]},"config":{"a":' + b"[" * depth + number + b"]" * depth + b"}}"
+    entry = {"Config": "2", "Layers": []}
+    try:
+        image = archive.find(tarball.scan(io.BytesIO(hostile.image(hostile.member("2", config), entry=entry))))
+        made = repack.repack(image, "a:1", universal=True)
+    except ArchiveError:
+        assert number == b"1e999" or depth > 900
+        return
+    assert number == b"[1.5]"
+    whole = b"".join(part for part in made.parts if isinstance(part, bytes))
+    assert archive.find(tarball.scan(io.BytesIO(whole))).id == made.image_id
 
 
 def test_an_archive_that_is_called_like_an_option(project: str, run: Command, tmp_path: Path) -> None:
