@@ -22,7 +22,8 @@ def main() -> None:
         target = importlib.import_module(f"tests.fuzz.{name}")
     if all(word.startswith("-") for word in words):
         words.append(tempfile.mkdtemp(prefix="akd-fuzz-"))
-    atheris.Setup([name, *words, str(CORPUS / name)], target.check)
+    itself = f"{sys.executable} -m tests.fuzz {name}"  # libFuzzer runs that again to merge
+    atheris.Setup([itself, *words, str(CORPUS / name)], target.check)
     atheris.Fuzz()
 
 
