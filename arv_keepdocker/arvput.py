@@ -46,6 +46,14 @@ def arguments(options: Mapping[str, object]) -> list[str]:
     return words
 
 
+def machine_progress(written: int, expected: int | None) -> str:
+    """arv-put's line that tells a program how many bytes of how many are written."""
+    import arvados.commands.put as arv_put
+
+    line: str = arv_put.machine_progress(written, expected)
+    return line
+
+
 def put(path: str, filename: str, words: Sequence[str], api: Any) -> str:
     """Store the file at `path` as the only file, called `filename`, of a new collection, and return its UUID.
 

@@ -1,5 +1,6 @@
 """The cache directory: saved images, and the lock that lets one run at a time store an image."""
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -15,6 +16,7 @@ from pathlib import Path
 from .errors import CacheError
 
 LEFTOVER_DAYS = 7
+_JOURNAL = re.compile(r"[0-9a-f]{32}\.(?:journal|new)")
 _OURS = re.compile(r"(sha256:[0-9a-f]{64}|incoming-[0-9]+)(?:\.[a-zA-Z0-9]+)?\.(?:tar|tar\.part|lock)")
 
 
@@ -71,6 +73,12 @@ class Cache:
         finally:
             partial.unlink(missing_ok=True)
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise CacheError where the block cannot write to a file of the directory."""
+        with _explained(self.path):
+            yield
+
     def check_space(self, needed: int) -> None:
         """Raise CacheError unless `needed` bytes are free."""
         with _explained(self.path):
@@ -97,10 +105,13 @@ class Cache:
         """Remove what runs that died have left: locks that nobody holds, and archives after a week."""
         try:
             entries = [(entry, entry.lstat()) for entry in self.path.iterdir()]
-        except OSError:
+        except (OSError, CacheError):
             return  # another run is removing too, or the directory is gone: there is always a next time
         oldest = time.time() - LEFTOVER_DAYS * 24 * 60 * 60
         for entry, status in entries:
+            if _JOURNAL.fullmatch(entry.name) and status.st_mtime < oldest:
+                with contextlib.suppress(OSError):
+                    entry.unlink()
             ours = _OURS.fullmatch(entry.name)
             if ours and (entry.suffix == ".lock" or status.st_mtime < oldest):
                 self._remove_unused(entry, ours[1])
@@ -113,7 +124,7 @@ class Cache:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_open_file(descriptor, lock):
+            if is_open_file(descriptor, lock):
                 entry.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)
         except OSError:
@@ -165,7 +176,7 @@ def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
                     told = True
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             # The one who held it has removed the file: what is locked now may not be what the next run opens.
-            if _is_open_file(descriptor, path):
+            if is_open_file(descriptor, path):
                 os.truncate(descriptor, 0)
                 os.pwrite(descriptor, str(os.getpid()).encode(), 0)
                 return descriptor
@@ -175,7 +186,8 @@ def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
         os.close(descriptor)
 
 
-def _is_open_file(descriptor: int, path: Path) -> bool:
+def is_open_file(descriptor: int, path: Path) -> bool:
+    """Whether `path` still is the file that was opened: another process may have removed or replaced it."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

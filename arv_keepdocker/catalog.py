@@ -5,13 +5,14 @@ does not see the image, so a run that dies half way leaves nothing that could be
 finds the collection and completes it.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from . import listing
-from .cluster import ArvadosRefusedError, Cluster, Record
+from .blocks import portable_data_hash
+from .cluster import ArvadosRefusedError, Cluster, Record, like
 from .errors import ArvadosError, ImageNotFoundError, UsageError
 from .listing import HASH_LINK, NAME_LINK, StoredImage
 from .platforms import Platform
@@ -21,6 +22,10 @@ NAME_PROPERTY = "docker-image-repo-tag"
 ENGINE_ID = "arv:engine_image_id"
 PLATFORM = "arv:platform"
 UNIVERSAL = "arv:universal"
+_OF_REPOSITORY = 20
+"""Images of one repository that are looked at for blocks to reuse; their versions tend to share them."""
+_OF_ALL = 50
+"""Likewise of all images, which may have the same base."""
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
 _FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
@@ -81,24 +86,21 @@ class Entry:
 class Catalog:
     """Reads and writes the records. Every method raises ArvadosError when the cluster refuses or cannot be asked."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    @property
-    def api(self) -> Any:
-        """The API client, for what is not metadata."""
-        return self._cluster.api
+    def __init__(self, cluster: Cluster, read_only: bool = False) -> None:
+        """With `read_only` nothing is written: the methods tell what they would use."""
+        self.cluster = cluster
+        self._read_only = read_only
 
     @property
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
-        return self._cluster.image_formats()
+        return self.cluster.image_formats()
 
     def project(self, uuid: str | None) -> str:
         """The UUID of the project to store in: the given one, which must be writable, or the user's home."""
         if uuid is None:
-            return str(self._cluster.current_user()["uuid"])
-        if _USER.fullmatch(uuid) and uuid != self._cluster.current_user()["uuid"]:
+            return str(self.cluster.current_user()["uuid"])
+        if _USER.fullmatch(uuid) and uuid != self.cluster.current_user()["uuid"]:
             raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
         owner = self.owner(uuid)
         # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
@@ -111,7 +113,7 @@ class Catalog:
         if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
             raise UsageError(f"{uuid!r} is not the UUID of a project")
         try:
-            owner = self._cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
+            owner = self.cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
         except ArvadosRefusedError as error:
             if error.http_status != 404:
                 raise
@@ -126,14 +128,12 @@ class Catalog:
         Raises ImageNotFoundError for the beginning of more than one id.
         """
         if reference.name is not None:
-            for image in listing.named(self._cluster, reference.name):
+            for image in listing.named(self.cluster, reference.name):
                 image_id = self._held(image.collection)
                 if image_id is not None:
                     return replace(image, image_id=image_id), replace(reference, id_prefix=None)
         if reference.id_prefix is not None:
-            images = [
-                image for image in listing.by_id(self._cluster, reference.id_prefix) if image.image_id is not None
-            ]
+            images = [image for image in listing.by_id(self.cluster, reference.id_prefix) if image.image_id is not None]
             ids = sorted({str(image.image_id) for image in images})
             if len(ids) > 1:
                 raise ImageNotFoundError(f"{reference} is the beginning of {len(ids)} ids in Arvados: {', '.join(ids)}")
@@ -148,21 +148,23 @@ class Catalog:
         Writes only what is missing, and nothing is uploaded. None if there is no image of that id to be read;
         `known` is one that may lack the link with its id.
         """
-        images = [*listing.holders(self._cluster, entry.image_id), *([known] if known is not None else [])]
+        images = [*listing.holders(self.cluster, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
             images = [image for image in images if image.properties.get(UNIVERSAL)]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         image = next((image for image in images if self._held(image.collection) == entry.image_id), None)
         if image is None:
             return None
+        if self._read_only:
+            return image.collection
         entry = replace(entry, link_properties={**image.properties, **entry.recognized_by})
         uuid = image.collection if image.owner == entry.project else self._copy(image.collection, entry)
-        self._complete_links(uuid, entry)
+        self.link(uuid, entry)
         return uuid
 
     def recognize(self, entry: Entry) -> list[str]:
         """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first."""
-        images = listing.holders(self._cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
+        images = listing.holders(self.cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
         wanted = [
             str(image.image_id)
             for image in images
@@ -175,25 +177,54 @@ class Catalog:
         """Finish what a run that died after storing the collection has left in the project, and return its UUID."""
         for uuid in self._unfinished(entry):
             if self._held(uuid) == entry.image_id:
-                self.record(uuid, entry)
+                if not self._read_only:
+                    self.record(uuid, entry)
                 return uuid
         return None
 
     def record(self, uuid: str, entry: Entry) -> None:
         """Give a collection that holds the image what makes it an image: its property, then the links."""
-        collection = self._cluster.get("collections", uuid)
+        collection = self.cluster.get("collections", uuid)
         if file_in(collection["manifest_text"]) != entry.image_id:
             raise ArvadosError(f"collection {uuid} does not hold the one file {entry.filename}")
         # An update replaces the properties as a whole, and the server may manage some of them.
         properties = {**(collection["properties"] or {}), **entry.properties}
         if properties != (collection["properties"] or {}):
-            self._cluster.update("collections", uuid, {"properties": properties})
-        self._complete_links(uuid, entry)
+            self.cluster.update("collections", uuid, {"properties": properties})
+        self.link(uuid, entry)
+
+    def create(self, entry: Entry, manifest_text: str) -> str:
+        """Make a collection of the project with this content, which is no image before `link`, and return its UUID.
+
+        Raises ArvadosRefusedError with status 403 also when the server does not accept a locator's signature.
+        """
+        return self._created(f"collection {entry.collection_name!r} in {entry.project}", entry, manifest_text)
+
+    def newest_manifests(self, name: str | None) -> list[str]:
+        """The signed manifests of images that the user may read: the newest of the same repository, and of all.
+
+        A few requests, however many images there are.
+        """
+        heads: list[str] = []
+        if name is not None:
+            repository = like(listing.split_name(name)[0])
+            named = [["link_class", "=", NAME_LINK], ["name", "like", f"{repository}:%"]]
+            heads += [
+                str(link["head_uuid"]) for link in self.cluster.newest("links", named, ["head_uuid"], _OF_REPOSITORY)
+            ]
+        any_image = [["link_class", "=", HASH_LINK]]
+        heads += [str(link["head_uuid"]) for link in self.cluster.newest("links", any_image, ["head_uuid"], _OF_ALL)]
+        uuids = list(dict.fromkeys(heads))
+        if not uuids:
+            return []
+        chosen = [["uuid", "in", uuids]]
+        collections = self.cluster.newest("collections", chosen, ["manifest_text"], len(uuids))
+        return [str(collection["manifest_text"]) for collection in collections]
 
     def _held(self, uuid: str) -> str | None:
         """The id of the image that a collection holds; None if it holds something else or is gone."""
         try:
-            return file_in(self._cluster.get("collections", uuid)["manifest_text"])
+            return file_in(self.cluster.get("collections", uuid)["manifest_text"])
         except ArvadosRefusedError as error:
             if error.http_status == 404:
                 return None
@@ -201,23 +232,38 @@ class Catalog:
 
     def _copy(self, uuid: str, entry: Entry) -> str:
         """A collection of the project's own with the same content; one that an earlier run has made is used."""
-        original = self._cluster.get("collections", uuid)
+        original = self.cluster.get("collections", uuid)
         same_content = [["owner_uuid", "=", entry.project], ["portable_data_hash", "=", original["portable_data_hash"]]]
-        for made in self._cluster.find("collections", same_content, []):
+        for made in self.cluster.find("collections", same_content, []):
             return str(made["uuid"])
-        copy = {
-            "manifest_text": original["manifest_text"],
+        return self._created(f"a copy of {uuid} in {entry.project}", entry, original["manifest_text"])
+
+    def _created(self, what: str, entry: Entry, manifest_text: str) -> str:
+        collection = {
+            "manifest_text": manifest_text,
             "name": entry.collection_name,
             "owner_uuid": entry.project,
             "properties": entry.properties,
         }
-        what = f"a copy of {uuid} in {entry.project}"
-        return str(self._cluster.create("collections", what, copy, ensure_unique_name=True)["uuid"])
 
-    def _complete_links(self, uuid: str, entry: Entry) -> None:
+        def made() -> Record | None:
+            return self._unlinked(entry.project, portable_data_hash(manifest_text))
+
+        return str(self.cluster.create("collections", what, collection, made, ensure_unique_name=True)["uuid"])
+
+    def _unlinked(self, project: str, content: str) -> Record | None:
+        """A collection of the project with this content that nothing calls an image, as a run leaves it that dies."""
+        same_content = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
+        for collection in self.cluster.find("collections", same_content, []):
+            if not any(self.cluster.find("links", [["head_uuid", "=", collection["uuid"]]], [])):
+                return collection
+        return None
+
+    def link(self, uuid: str, entry: Entry) -> None:
+        """Make those links to the collection that are missing. With them it is an image."""
         wanted = [(HASH_LINK, entry.image_id), *([(NAME_LINK, entry.name)] if entry.name is not None else [])]
         owned = [["head_uuid", "=", uuid], ["owner_uuid", "=", entry.project]]
-        there = list(self._cluster.find("links", owned, ["link_class", "name", "properties"]))
+        there = list(self.cluster.find("links", owned, ["link_class", "name", "properties"]))
         for link_class, name in wanted:
             same = [link for link in there if (link["link_class"], link["name"]) == (link_class, name)]
             if link_class == HASH_LINK and entry.engine_id is not None:
@@ -231,7 +277,12 @@ class Catalog:
                     "owner_uuid": entry.project,
                     "properties": dict(entry.link_properties),
                 }
-                self._cluster.create("links", f"the {link_class} link {name} to {uuid}", link)
+                same_link = [[key, "=", link[key]] for key in ("head_uuid", "link_class", "name", "owner_uuid")]
+                made = functools.partial(self._first, "links", same_link)
+                self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
+
+    def _first(self, resource: str, filters: Sequence[Sequence[object]]) -> Record | None:
+        return next(self.cluster.find(resource, filters, []), None)
 
     def _unfinished(self, entry: Entry) -> list[str]:
         """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.
@@ -241,10 +292,10 @@ class Catalog:
         """
         digits = entry.image_id.removeprefix("sha256:")
         owned = ["owner_uuid", "=", entry.project]
-        name = entry.collection_name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        name = like(entry.collection_name)
         found: list[str] = []
         for condition in (["any", "like", f"%{digits}.tar%"], ["name", "like", f"{name}%"]):
-            found += [record["uuid"] for record in self._cluster.find("collections", [owned, condition], [])]
+            found += [record["uuid"] for record in self.cluster.find("collections", [owned, condition], [])]
         return list(dict.fromkeys(found))
 
 

@@ -16,11 +16,11 @@ from . import __version__, listing, reference
 from .cache import Cache
 from .catalog import Catalog
 from .cluster import Cluster, logs_cleaned, tokens
-from .display import PROGRAM, Display, escaped
+from .display import PROGRAM, Display, Style, escaped
 from .engine import Engine
 from .errors import ImageNotFoundError, KeepdockerError, UsageError
 from .platforms import Platform
-from .push import Options, Tools, push
+from .push import Options, Outcome, Tools, push
 from .reference import Reference
 
 _LIST_WORD = "images"
@@ -31,6 +31,8 @@ _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
+_WOULD_SEND = 2
+"""The exit status of a dry run that would have sent something, as arv-put's."""
 _ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
 
 _EXIT_STATUS = """\
@@ -50,8 +52,9 @@ _EPILOG = f"""\
 With IMAGE, its collection's UUID is printed. Without, or with the word 'images' and perhaps NAME[:TAG], the images in
 Arvados are listed. An image that is called 'images' is images:latest.
 
-While it is uploaded, the image is kept in $XDG_CACHE_HOME/arvados/docker (by default ~/.cache/arvados/docker). What an
-interrupted run leaves there is used by the next run for the same image, and removed after a week.
+What was sent is noted in $XDG_CACHE_HOME/arvados/docker (by default ~/.cache/arvados/docker), so that after a run that
+was interrupted it need not be sent again; with --via-arv-put, the image itself is kept there while it is uploaded. What
+is left there is removed after a week.
 
 {_EXIT_STATUS}"""
 
@@ -72,7 +75,7 @@ def main(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)
     try:
-        result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
+        result, status = _run(sys.argv[1:] if arguments is None else arguments, display, api)
         _print(result, sys.stdout if stdout is None else stdout)
     except _Interrupted as interrupted:
         display.error(f"stopped by {interrupted.signal.name}")
@@ -85,7 +88,7 @@ def main(
         _show_traceback(display)
         display.error(f"{type(error).__name__}: {error}", "This is a bug; ARVADOS_DEBUG=1 shows where.")
         sys.exit(1)
-    sys.exit(0)
+    sys.exit(status)
 
 
 class _Interrupted(SystemExit):
@@ -100,22 +103,29 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     raise _Interrupted(number)
 
 
-def _run(arguments: Sequence[str], display: Display, api: Any) -> str:
-    """Do what the arguments ask for, and return what goes to stdout."""
+def _run(arguments: Sequence[str], display: Display, api: Any) -> tuple[str, int]:
+    """Do what the arguments ask for, and return what goes to stdout, and the exit status."""
     if "--version" in _before_dashes(arguments):
-        return _version()  # without the half second that importing the SDK for the parser takes
+        return _version(), 0  # without the half second that importing the SDK for the parser takes
     options = _parse(arguments)
     if options.version:
-        return _version()
+        return _version(), 0
     display.quiet = options.silent
-    wanted = options.progress or display.stream.isatty()
-    display.progress = wanted and not (options.no_progress or options.batch_progress or options.silent)
+    display.progress = _style(options, display)
     for token in tokens(api):
         display.hide(token)
     with logs_cleaned(display.clean):
         if options.from_archive is None and options.image in (None, _LIST_WORD):
-            return _listing(options, api)
-        return _push(options, display, api) + "\n"
+            return _listing(options, api), 0
+        return _push(options, display, api)
+
+
+def _style(options: argparse.Namespace, display: Display) -> Style:
+    if options.no_progress or options.silent:
+        return Style.NONE
+    if options.batch_progress:
+        return Style.BATCH
+    return Style.LINE if options.progress or display.stream.isatty() else Style.PLAIN
 
 
 def _version() -> str:
@@ -191,18 +201,36 @@ def _parser() -> argparse.ArgumentParser:
         help="store the image in a form that has the same id on every container engine (by default if it is in "
         f"docker's containerd image store, unless ${_UNIVERSAL} says otherwise)",
     )
+    add(
+        "--dry-run", action="store_true", help="only tell what would be sent; exit status 2 if that is anything, else 0"
+    )
+    add("--threads", type=_count, metavar="N", default=2, help="how many blocks are sent at a time (default 2)")
+    add(
+        "--via-arv-put",
+        action="store_true",
+        help="save the image to the cache directory, and leave the rest to arv-put",
+    )
     add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
     return parser
+
+
+def _count(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise ValueError(word)
+    return number
 
 
 def _cluster(options: argparse.Namespace, api: Any) -> Cluster:
     return Cluster.connect(options.retries) if api is None else Cluster(api, options.retries)
 
 
-def _push(options: argparse.Namespace, display: Display, api: Any) -> str:
+def _push(options: argparse.Namespace, display: Display, api: Any) -> tuple[str, int]:
     from . import arvput
 
-    return push(
+    if options.dry_run and options.via_arv_put:
+        raise UsageError("--dry-run is not for --via-arv-put")
+    outcome = push(
         Options(
             reference=_reference(options),
             archive=options.from_archive,
@@ -214,15 +242,32 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> str:
             force=options.force,
             force_image_format=options.force_image_format,
             resume=options.resume and options.use_cache,
-            put_arguments=arvput.arguments(vars(options)),
+            remember=options.use_cache,
+            threads=options.threads,
+            dry_run=options.dry_run,
+            via_arv_put=options.via_arv_put,
+            put_arguments=[*arvput.arguments(vars(options)), f"--threads={options.threads}"],
         ),
         Tools(
             Engine(options.engine or os.environ.get(_ENGINE)),
-            Catalog(_cluster(options, api)),
+            Catalog(_cluster(options, api), read_only=options.dry_run),
             Cache(os.environ),
             display,
         ),
     )
+    if not options.dry_run:
+        return f"{outcome.collection}\n", 0
+    return _preview(outcome), _WOULD_SEND if outcome.sent else 0
+
+
+def _preview(outcome: Outcome) -> str:
+    name = f" ({escaped(outcome.name)})" if outcome.name is not None else ""
+    where = f"in Arvados, in {outcome.collection}" if outcome.collection is not None else "not in Arvados"
+    lines = [f"image {outcome.image_id}{name}: {where}"]
+    lines += [
+        f"layer {layer.diff_id}: {layer.size} bytes, {'new' if layer.new else 'known'}" for layer in outcome.layers
+    ]
+    return "\n".join([*lines, f"{outcome.sent} bytes would be sent"]) + "\n"
 
 
 def _reference(options: argparse.Namespace) -> Reference | None:

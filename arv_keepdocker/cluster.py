@@ -1,14 +1,20 @@
 """The Arvados cluster: a client for its API, and its refusals in our words."""
 
+import contextlib
 import http.client
+import itertools
+import random
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from .errors import ArvadosError
 
 _PAGE = 1000
 """Items that one answer may have at most; a server may cut that down, and says so."""
+
+_LONGEST_PAUSE = 64
+"""Seconds between two attempts, as in the SDK."""
 
 Record = Mapping[str, Any]
 
@@ -46,6 +52,11 @@ class Cluster:
         """The five characters that begin the UUIDs of this cluster's objects."""
         return str(self.api._rootDesc["uuidPrefix"])
 
+    @property
+    def replication(self) -> int:
+        """How many copies of a block the cluster wants by default."""
+        return int(self.api._rootDesc["defaultCollectionReplication"])
+
     def current_user(self) -> Record:
         """The user whose token is used."""
         return self.ask("asking who the user is", self.api.users().current())
@@ -54,9 +65,31 @@ class Cluster:
         """One object, a collection with its signed manifest."""
         return self.ask(f"reading {uuid}", getattr(self.api, resource)().get(uuid=uuid))
 
-    def create(self, resource: str, what: str, body: Record, **parameters: object) -> Record:
-        """Make an object; `what` says which for the error message."""
-        return self.ask(f"creating {what}", getattr(self.api, resource)().create(body=body, **parameters))
+    def create(
+        self, resource: str, what: str, body: Record, made: Callable[[], Record | None], **parameters: object
+    ) -> Record:
+        """Make an object, once; `what` says which for the error message.
+
+        An attempt may have done its work though its answer was lost. So before another one, or giving up, `made` looks
+        whether the object is there.
+        """
+        for attempt in itertools.count():
+            request = getattr(self.api, resource)().create(body=body, **parameters)
+            try:
+                with _sent_once(request.http):
+                    return self.ask(f"creating {what}", request, retries=0)
+            except ArvadosError as error:
+                if isinstance(error, ArvadosRefusedError) and not error.is_temporary:
+                    raise
+                with contextlib.suppress(ArvadosError):
+                    record = made()
+                    if record is not None:
+                        return record
+                if attempt >= self.retries:
+                    raise
+            # At once, for a connection that was idle may just have gone stale; later with more patience.
+            time.sleep(random.random() * min(2**attempt, _LONGEST_PAUSE) if attempt else 0)
+        raise AssertionError
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
         """Change the fields of an object that `body` has."""
@@ -87,6 +120,17 @@ class Cluster:
                 return
             after = [["uuid", ">", items[-1]["uuid"]]]
 
+    def newest(
+        self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str], limit: int
+    ) -> Sequence[Record]:
+        """Those that were made last of the objects that pass the `filters`, `limit` (up to 1000) or fewer."""
+        method = getattr(self.api, resource)().list
+        request = method(
+            filters=filters, select=[*select, "created_at"], order=["created_at desc"], limit=limit, count="none"
+        )
+        items: Sequence[Record] = self.ask(f"listing {resource}", request)["items"]
+        return items
+
     def find_in(
         self,
         resource: str,
@@ -100,10 +144,10 @@ class Cluster:
             chunk = values[start : start + _PAGE]
             yield from self.find(resource, [*filters, [field, "in", chunk]], select)
 
-    def ask(self, what: str, request: Any) -> Record:
+    def ask(self, what: str, request: Any, retries: int | None = None) -> Record:
         """Send a request that the API client has prepared."""
         with _explained(what):
-            answer = request.execute(num_retries=self.retries)
+            answer = request.execute(num_retries=self.retries if retries is None else retries)
         if not isinstance(answer, dict):
             raise ArvadosError(f"{what}: Arvados' answer is not an object")
         return answer
@@ -117,7 +161,7 @@ def tokens(api: Any) -> list[str]:
     return [token for token in found if isinstance(token, str)]
 
 
-@contextmanager
+@contextlib.contextmanager
 def logs_cleaned(clean: Callable[[str], str]) -> Iterator[None]:
     """Pass what the SDK logs through `clean`: it has words of servers in it, and with ARVADOS_DEBUG much else."""
     import logging
@@ -139,7 +183,38 @@ def logs_cleaned(clean: Callable[[str], str]) -> Iterator[None]:
         arvados.log_handler.removeFilter(passes)
 
 
-@contextmanager
+@contextlib.contextmanager
+def _sent_once(http: Any) -> Iterator[None]:
+    """Keep the SDK, and httplib2 below it, from sending again what was not answered."""
+    retries, send = http.num_retries, http._conn_request
+
+    def send_once(connection: Any, *arguments: Any) -> Any:
+        request, attempts = connection.request, itertools.count()
+
+        def request_once(*parts: Any) -> None:
+            if next(attempts):
+                raise ConnectionAbortedError("the connection was closed without an answer")
+            request(*parts)
+
+        connection.request = request_once
+        try:
+            return send(connection, *arguments)
+        finally:
+            connection.request = request
+
+    http.num_retries, http._conn_request = 0, send_once
+    try:
+        yield
+    finally:
+        http.num_retries, http._conn_request = retries, send
+
+
+def like(text: str) -> str:
+    """The pattern for a `like` filter that matches just `text`."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+@contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
     import apiclient.errors
     import httplib2
@@ -160,3 +235,8 @@ class ArvadosRefusedError(ArvadosError):
     def __init__(self, message: str, http_status: int) -> None:
         super().__init__(message, "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None)
         self.http_status = http_status
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request may be answered otherwise soon."""
+        return self.http_status in (408, 429) or self.http_status >= 500

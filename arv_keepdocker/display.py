@@ -1,6 +1,8 @@
 """What the user reads on stderr: errors, warnings, notes, and progress on a terminal."""
 
 import contextlib
+import enum
+import os
 import time
 from typing import TextIO
 
@@ -10,14 +12,27 @@ _SHORTEST_SECRET = 8
 """Characters; what is shorter is no token of Arvados', and may be part of any word."""
 
 
+class Style(enum.Enum):
+    """How progress is shown."""
+
+    NONE = enum.auto()
+    LINE = enum.auto()
+    """One line of a terminal that is redrawn."""
+    PLAIN = enum.auto()
+    """A line from time to time, for logs."""
+    BATCH = enum.auto()
+    """arv-put's lines for programs."""
+
+
 class Display:
     """Writes to one stream; text from elsewhere (docker, Arvados, names) cannot steer the terminal."""
 
-    def __init__(self, stream: TextIO, quiet: bool = False, progress: bool = False) -> None:
-        """With `quiet` only errors and warnings are shown, with `progress` also a line that is redrawn."""
+    def __init__(self, stream: TextIO, quiet: bool = False, progress: Style = Style.NONE) -> None:
+        """With `quiet` only errors and warnings are shown."""
         self.stream = stream
         self.quiet = quiet
         self.progress = progress
+        self._drawn = False
         self._secrets: list[str] = []
 
     def hide(self, token: str) -> None:
@@ -47,6 +62,23 @@ class Display:
         """A line that counts the bytes of something that may take long; `total` is how many are expected."""
         return Counter(self, what, total)
 
+    def redraw(self, text: str) -> None:
+        """Show `text` in the place of what was drawn there before, as far as it fits into the line."""
+        self._drawn = True
+        self.write(f"\r{escaped(text)[: self._columns() - 1]}\x1b[K")
+
+    def clear(self) -> None:
+        """Take away what was drawn."""
+        if self._drawn:
+            self._drawn = False
+            self.write("\r\x1b[K")
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
+
     def write(self, text: str) -> None:
         # A stderr that is gone or full is no reason to fail: the result is on stdout.
         with contextlib.suppress(OSError, ValueError):
@@ -54,6 +86,7 @@ class Display:
             self.stream.flush()
 
     def _line(self, message: str) -> None:
+        self.clear()
         self.write(self.clean(f"{PROGRAM}: {' '.join(message.split())}") + "\n")
 
 
@@ -71,13 +104,13 @@ class Counter:
         """Count `count` more bytes."""
         self._done += count
         now = time.monotonic()
-        if self._display.progress and now >= self._next:
+        if self._display.progress is Style.LINE and now >= self._next:
             self._next = now + _REDRAW_SECONDS
             self._draw()
 
     def close(self) -> None:
         """Leave the line as it is at the end."""
-        if self._display.progress:
+        if self._display.progress is Style.LINE:
             self._draw()
             self._display.write("\n")
 

@@ -2,20 +2,23 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .cache import Cache
 from .catalog import Catalog, Entry
-from .display import Display
+from .display import Display, Style
 from .engine import Engine, EngineImage
 from .errors import ArchiveError, CacheError, EngineError, ImageNotFoundError, KeepdockerError
 from .listing import StoredImage
 from .platforms import USUAL, Platform
 from .reference import Reference, familiar
 
-if TYPE_CHECKING:  # as `upload`, not needed for an image that is there already
+if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
     from .archive import Image
+    from .contents import Wanted
+    from .upload import LayerState
 
 _FORMAT = "v2"
 """Arvados' name for images whose id is `sha256:` and a digest; older ones had another id and format."""
@@ -41,6 +44,13 @@ class Options:
     force_image_format: bool = False
     resume: bool = True
     """Go on with what an interrupted run has left."""
+    remember: bool = True
+    """Take notes of what is sent, for a run that goes on."""
+    threads: int = 2
+    """How many blocks are sent at a time."""
+    dry_run: bool = False
+    """Write nothing to Arvados."""
+    via_arv_put: bool = False
     put_arguments: Sequence[str] = ()
     """Options for arv-put."""
 
@@ -56,6 +66,37 @@ class Tools:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What has become of an image, or would have."""
+
+    image_id: str
+    name: str | None
+    collection: str | None
+    """UUID of the one that it is in; None where that would have been made."""
+    sent: int = 0
+    """Bytes, of a dry run those that would have been sent."""
+    layers: Sequence["LayerState"] = ()
+    """Of a dry run that would have sent something."""
+
+
+class Archive(Protocol):
+    """A whole, checked archive."""
+
+    @property
+    def image(self) -> "Image": ...
+    @property
+    def image_id(self) -> str: ...
+    def store(self, entry: Entry) -> str: ...
+
+
+class Way(Protocol):
+    """How the bytes get from where they are to Keep."""
+
+    def from_engine(self, engine: Engine, image: EngineImage, wanted: "Wanted") -> AbstractContextManager[Archive]: ...
+    def from_file(self, file: str, wanted: "Wanted") -> AbstractContextManager[Archive]: ...
+
+
+@dataclass(frozen=True)
 class _Found:
     """An image, wherever it was found."""
 
@@ -65,8 +106,8 @@ class _Found:
     in_arvados: StoredImage | None = None
 
 
-def push(options: Options, tools: Tools) -> str:
-    """Store the image in Arvados unless it is there, and return the UUID of its collection.
+def push(options: Options, tools: Tools) -> Outcome:
+    """Store the image in Arvados unless it is there.
 
     Raises a KeepdockerError.
     """
@@ -77,14 +118,16 @@ def push(options: Options, tools: Tools) -> str:
     if found.in_engine is not None:
         return _push_from_engine(found.in_engine, found.reference, project, options, tools)
     entry = Entry(project, found.image_id, found.reference.name, options.title)
-    with _only_one_run(entry.image_id, tools):
+    with _only_one_run(entry.image_id, options, tools):
         stored = tools.catalog.adopt(entry, found.in_arvados)
     if stored is None:
         raise ImageNotFoundError(f"image {options.reference} was in Arvados just now and is gone")
-    return stored
+    return Outcome(entry.image_id, entry.name, stored)
 
 
-def _push_from_engine(image: EngineImage, reference: Reference, project: str, options: Options, tools: Tools) -> str:
+def _push_from_engine(
+    image: EngineImage, reference: Reference, project: str, options: Options, tools: Tools
+) -> Outcome:
     universal = image.containerd if options.universal is None else options.universal
     _warn_of_platform(image.platform, options, tools)
     entry = Entry(project, image.id, reference.name, options.title, universal=universal).made_at(image.created)
@@ -92,10 +135,10 @@ def _push_from_engine(image: EngineImage, reference: Reference, project: str, op
         # The id that is recorded is a digest that only the archive tells, or an earlier run's link.
         platform = image.platform if image.several_platforms else None
         entry = replace(entry, engine_id=image.id, platform=platform)
-    with _only_one_run(image.id, tools):
+    with _only_one_run(image.id, options, tools):
         stored = _stored_already(entry, options, tools)
         if stored is not None:
-            return stored
+            return Outcome(entry.image_id, entry.name, stored)
         _check_format(options, tools)
         return _save_and_store(image, entry, options, tools)
 
@@ -112,43 +155,72 @@ def _stored_already(entry: Entry, options: Options, tools: Tools) -> str | None:
     return next(filter(None, adopted), None) or catalog.adopt(replace(entry, engine_id=None, platform=None))
 
 
-def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> str:
+def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> Outcome:
     """Save, upload and record the image."""
-    from . import upload  # not needed, with all that it needs, for an image that is there already
+    from .contents import Wanted
 
     tools.cache.remove_leftovers()
-    wanted = upload.Wanted(entry.name, image.platform if image.containerd else None, entry.universal)
-    saved = upload.save(tools.engine, image, wanted, tools.cache, tools.display, options.resume and not options.force)
-    learned = saved.image_id != image.id
-    entry = replace(entry, image_id=saved.image_id, engine_id=image.id if learned else None)
-    entry = entry.made_at(saved.image.created)
-    _warn_of_layers(saved.image, tools)
-    stored = None
-    if learned and not options.force:
-        stored = tools.catalog.adopt(entry) or tools.catalog.complete(entry)
-    if stored is None:
-        stored = upload.store(saved, entry, options.put_arguments, tools.cache, tools.catalog)
-    saved.path.unlink(missing_ok=True)
-    return stored
+    wanted = Wanted(entry.name, image.platform if image.containerd else None, entry.universal)
+    with _way(options, tools).from_engine(tools.engine, image, wanted) as archive:
+        learned = archive.image_id != image.id
+        entry = replace(entry, image_id=archive.image_id, engine_id=image.id if learned else None)
+        entry = entry.made_at(archive.image.created)
+        _warn_of_layers(archive.image, tools)
+        stored = _there(entry, options, tools) if learned else None
+        return stored or _made(archive, entry, options)
 
 
-def _push_archive(file: str, project: str, options: Options, tools: Tools) -> str:
-    from . import upload
+def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Outcome:
+    from .contents import Wanted
 
     name = options.reference.name if options.reference is not None else None
-    wanted = upload.Wanted(name, options.platform, bool(options.universal), layout=True)
-    with upload.examined(file, wanted, tools.cache, tools.display) as saved:
-        _warn_of_platform(saved.image.platform, options, tools)
-        _warn_of_layers(saved.image, tools)
-        name = name or next(iter(saved.image.names), None)
-        entry = Entry(project, saved.image_id, name, options.title, universal=wanted.universal)
-        entry = entry.made_at(saved.image.created)
-        with _only_one_run(entry.image_id, tools):
-            stored = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
-            if stored is not None:
-                return stored
-            _check_format(options, tools)
-            return upload.store(saved, entry, options.put_arguments, tools.cache, tools.catalog)
+    wanted = Wanted(name, options.platform, bool(options.universal), layout=True)
+    with _way(options, tools).from_file(file, wanted) as archive:
+        _warn_of_platform(archive.image.platform, options, tools)
+        _warn_of_layers(archive.image, tools)
+        name = name or next(iter(archive.image.names), None)
+        entry = Entry(project, archive.image_id, name, options.title, universal=wanted.universal)
+        entry = entry.made_at(archive.image.created)
+        with _only_one_run(entry.image_id, options, tools):
+            stored = _there(entry, options, tools)
+            if stored is None:
+                _check_format(options, tools)
+            return stored or _made(archive, entry, options)
+
+
+def _there(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
+    """What Arvados has of an image whose id is certain."""
+    stored = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
+    return Outcome(entry.image_id, entry.name, stored) if stored is not None else None
+
+
+def _made(archive: Archive, entry: Entry, options: Options) -> Outcome:
+    if not options.dry_run:
+        return Outcome(entry.image_id, entry.name, archive.store(entry))
+    from .upload import Streamed
+
+    assert isinstance(archive, Streamed)
+    return Outcome(entry.image_id, entry.name, None, archive.sent, archive.layers)
+
+
+def _way(options: Options, tools: Tools) -> Way:
+    resume = options.resume and not options.force
+    if options.via_arv_put:
+        from .saved import ViaArvPut
+
+        return ViaArvPut(tools.catalog, tools.cache, tools.display, options.put_arguments, resume)
+    from .upload import Streaming
+
+    return Streaming(
+        tools.catalog,
+        tools.cache,
+        tools.display,
+        options.threads,
+        reuse=not options.force,
+        resume=resume and options.remember,
+        remember=options.remember and not options.dry_run,
+        dry_run=options.dry_run,
+    )
 
 
 def _warn_of_platform(platform: Platform | None, options: Options, tools: Tools) -> None:
@@ -209,7 +281,7 @@ def _resolved(reference: Reference, image: EngineImage) -> Reference:
 def _pulled(name: str, options: Options, tools: Tools) -> EngineImage:
     display = tools.display
     display.note(f"pulling {name}")
-    tools.engine.pull(name, display.stream if display.progress else None, options.platform)
+    tools.engine.pull(name, display.stream if display.progress is Style.LINE else None, options.platform)
     image = tools.engine.find(name, options.platform)
     if image is None:
         raise EngineError(f"{tools.engine.name} pulled {name} and does not have it")
@@ -233,8 +305,11 @@ def _check_format(options: Options, tools: Tools) -> None:
 
 
 @contextlib.contextmanager
-def _only_one_run(image_id: str, tools: Tools) -> Iterator[None]:
+def _only_one_run(image_id: str, options: Options, tools: Tools) -> Iterator[None]:
     """Wait until no other run stores this image: it may be there afterwards."""
+    if options.dry_run:
+        yield
+        return
 
     def waiting(pid: int | None) -> None:
         who = f"process {pid}" if pid is not None else "another run"

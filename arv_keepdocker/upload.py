@@ -1,199 +1,251 @@
-"""The bytes of an image: saved to the cache directory, checked, and handed to arv-put."""
+"""The usual way: an archive goes to Keep while it is read, block by block, and only what is new is sent."""
 
-import gzip
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, cast
 
-from . import archive, arvput, repack, tarball
+from . import arvput, contents
 from .archive import Image
+from .blocks import Cutter, Piece, manifest
 from .cache import Cache
 from .catalog import Catalog, Entry
-from .display import Counter, Display
-from .engine import Engine, EngineImage, incomplete_hint
-from .errors import ArchiveError, ArvadosError, KeepdockerError
-from .platforms import Platform
-from .repack import Extent, Repacked
-from .tarball import Tarball
+from .cluster import ArvadosRefusedError
+from .contents import Contents, Wanted
+from .display import Display
+from .engine import Engine, EngineImage
+from .errors import ArvadosError, CacheError
+from .journal import Journal, valid
+from .keep import THREADS, Sender, putter, reuse_memory
+from .progress import Progress
+from .repack import Extent
+from .source import EngineSource, FileSource, Source
+from .tarball import Readable
 
-_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which image of an archive is to be stored, and how."""
-
-    name: str | None = None
-    """What it is called, to choose one of several images by and to write into an archive that is made."""
-    platform: Platform | None = None
-    universal: bool = False
-    layout: bool = False
-    """Whether an OCI image layout will do that has no manifest.json; it gets one."""
+_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+\S*")
+_MARGIN = 60 * 60
+"""Seconds for which a signature must still be good: the collection is made when everything is sent."""
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A whole, checked archive on disk."""
+class Streaming:
+    """Uploads archives block by block, without a file on disk."""
 
-    path: Path
-    image: Image
-    repacked: Repacked | None
-    """What is stored instead, where the archive cannot stay as it is."""
-    temporary: bool = True
-    """Whether the file is ours to remove."""
+    catalog: Catalog
+    cache: Cache
+    display: Display
+    threads: int = THREADS
+    reuse: bool = True
+    """Do not send what Arvados has."""
+    resume: bool = True
+    """Do not send what the journal says was sent."""
+    remember: bool = True
+    """Write the journal."""
+    dry_run: bool = False
+    """Send nothing."""
+
+    @contextmanager
+    def from_engine(self, engine: Engine, image: EngineImage, wanted: Wanted) -> Iterator["Streamed"]:
+        """Upload the engine's image. Raises EngineError, ArchiveError or ArvadosError; then nothing is recorded."""
+        yield Streamed(self, EngineSource(engine, image), wanted, None)
+
+    @contextmanager
+    def from_file(self, file: str, wanted: Wanted) -> Iterator["Streamed"]:
+        """Check an archive that was made elsewhere (`-` is standard input), and what cannot be read again, upload, too.
+
+        Raises KeepdockerError when it cannot be read, ArchiveError or ArvadosError.
+        """
+        source = FileSource(file)
+        yield Streamed(self, source, wanted, contents.read(source, wanted) if source.repeatable else None)
+
+    @property
+    def journal(self) -> Journal | None:
+        """What this user has sent to this cluster earlier; None if the cache directory cannot be used."""
+        cluster = self.catalog.cluster
+        try:
+            return Journal(self.cache.path / Journal.filename(cluster.uuid_prefix, cluster.api.api_token))
+        except CacheError:
+            return None  # which was said when the lock could not be taken
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """Whether a layer of an image has to be sent."""
+
+    diff_id: str
+    size: int
+    """Bytes in the archive."""
+    new: bool
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    contents: Contents
+    manifest: str
+    layers: tuple[LayerState, ...]
+    sent: int
+    reused: int
+
+
+class Streamed:
+    """An archive whose blocks were sent; or one that was checked, and they are when it is stored."""
+
+    def __init__(self, way: Streaming, source: Source, wanted: Wanted, checked: Contents | None) -> None:
+        self._way = way
+        self._source = source
+        self._wanted = wanted
+        self._uploaded: _Uploaded | None = None
+        self._contents = checked if checked is not None else self._sent().contents
+
+    @property
+    def image(self) -> Image:
+        """The image in it."""
+        return self._contents.image
 
     @property
     def image_id(self) -> str:
         """The id of the image as it will be stored."""
-        return self.repacked.image_id if self.repacked is not None else self.image.id
+        return self._contents.image_id
 
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        """The image's layers, base first; known after a dry run."""
+        return self._sent().layers
 
-def save(engine: Engine, image: EngineImage, wanted: Wanted, cache: Cache, display: Display, resume: bool) -> Saved:
-    """Save the engine's image to the cache directory and check it.
+    @property
+    def sent(self) -> int:
+        """How many bytes were sent, or would have been."""
+        return self._sent().sent
 
-    With `resume`, what an earlier run has saved there is used, if it is whole. Raises EngineError, ArchiveError or
-    CacheError, and then leaves no file.
-    """
-    # An Id that names images for several platforms has an archive for each.
-    kind = "." + "".join(filter(str.isalnum, str(image.platform))) if image.several_platforms else ""
-    path = cache.archive_path(image.id, kind)
-    if resume and path.exists():
+    def store(self, entry: Entry) -> str:
+        """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
+        catalog = self._way.catalog
         try:
-            with path.open("rb") as file:
-                found = _chosen(path, tarball.scan(file), wanted, temporary=True)
-        except (ArchiveError, OSError) as error:
-            display.warning(f"saving the image again, for {path} is not usable: {error}")
-        else:
-            display.note(f"going on with the image that an earlier run has saved to {path}")
-            return found
-    if image.size is not None:
-        cache.check_space(image.size)
-    display.note(f"saving image {image.id}")
-    try:
-        return _kept(engine.save(image), path, wanted, cache, display.counter("saving", image.size), to_end=True)
-    except ArchiveError as error:
-        hint = incomplete_hint(image) if image.containerd else error.hint
-        raise ArchiveError(f"{engine.name} saved image {image.id}, but {error}", hint) from error
+            uuid = self._created(entry)
+            catalog.link(uuid, entry)
+        except ArvadosError as error:
+            raise _not_stored(self._source, error) from error
+        return uuid
+
+    def _created(self, entry: Entry) -> str:
+        way, uploaded = self._way, self._sent()
+        try:
+            return way.catalog.create(entry, uploaded.manifest)
+        except ArvadosRefusedError as error:
+            if error.http_status != 403 or not uploaded.reused:
+                raise
+            way.catalog.project(entry.project)  # raises an error that says more if that is what is refused
+            if not self._source.repeatable:
+                raise ArvadosError(str(error), "Try again with --force, which sends every block.") from error
+            # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
+            way.display.warning(f"{error}; sending every block, also those that Arvados has")
+        if way.journal is not None:
+            way.journal.forget()
+        again = self._upload(reuse=False)
+        if again.contents.image_id != self.image_id:
+            raise ArvadosError(f"it was {self.image_id} and is {again.contents.image_id} now")
+        return way.catalog.create(entry, again.manifest)
+
+    def _sent(self) -> _Uploaded:
+        if self._uploaded is None:
+            self._uploaded = self._upload(self._way.reuse)
+        return self._uploaded
+
+    def _upload(self, reuse: bool) -> _Uploaded:
+        way, wanted = self._way, self._wanted
+        journal = way.journal
+        put = _remembering(putter(way.catalog.cluster), journal if way.remember else None)
+        known = _Known(way.catalog, journal if way.resume else None, wanted.name)
+        sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
+        progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
+        reuse_memory()
+        if not way.dry_run:
+            way.display.note(f"uploading {self._source.what}")
+        try:
+            with sender, progress:
+                cutter = Cutter(sender.send, hold=wanted.may_change)
+                read = contents.read(
+                    self._source, wanted, lambda stream: _Feeder(stream, cutter, progress), cutter.announce
+                )
+                progress.stage = "finishing"
+                cutter.close()
+                repacked = read.repacked
+                pieces = cutter.as_it_is() if repacked is None else cutter.arranged(repacked.parts)
+                text = manifest(f"{read.image_id}.tar", pieces)
+        except ArvadosError as error:
+            raise _not_stored(self._source, error) from error
+        if journal is not None and journal.problem is not None:
+            way.display.warning(f"no notes of what was sent: {journal.problem}")
+        if way.dry_run:
+            return _Uploaded(read, text, _layer_states(read.image, cutter, pieces), sender.sent, sender.reused)
+        way.display.note(
+            f"{_mebibytes(progress.read)} in {progress.seconds:.1f} s: {_mebibytes(sender.sent)} sent, "
+            f"{_mebibytes(sender.reused)} that Arvados had already"
+        )
+        return _Uploaded(read, text, (), sender.sent, sender.reused)
 
 
-@contextmanager
-def examined(file: str, wanted: Wanted, cache: Cache, display: Display) -> Iterator[Saved]:
-    """Check an archive that was made elsewhere; `-` is standard input.
+class _Feeder:
+    """Reads a stream and has it cut."""
 
-    What is compressed, or comes from standard input, is kept in the cache directory meanwhile. Raises ArchiveError, and
-    CacheError when the cache directory is needed and cannot be used.
-    """
-    try:
-        saved = _read_archive(file, wanted, cache, display)
-    except OSError as error:
-        raise KeepdockerError(f"archive {file} cannot be read: {error.strerror or error}") from error
-    except ArchiveError as error:
-        raise ArchiveError(f"archive {file}: {error}", error.hint) from error
-    try:
-        yield saved
-    finally:
-        if saved.temporary:
-            saved.path.unlink(missing_ok=True)
-
-
-def _read_archive(file: str, wanted: Wanted, cache: Cache, display: Display) -> Saved:
-    given = file == "-"
-    with open(0 if given else file, "rb", closefd=not given) as source:
-        compressed = source.peek(2).startswith(b"\x1f\x8b")
-        if not given and not compressed and source.seekable():
-            return _chosen(Path(file), tarball.scan(source), wanted, temporary=False)
-        stream = cast("IO[bytes]", gzip.GzipFile(fileobj=source)) if compressed else source
-        return _kept(nullcontext(stream), cache.incoming_path(), wanted, cache, display.counter("reading", None))
-
-
-def _kept(
-    source: AbstractContextManager[IO[bytes]],
-    path: Path,
-    wanted: Wanted,
-    cache: Cache,
-    counter: Counter,
-    to_end: bool = False,
-) -> Saved:
-    """Write what comes from the source to `path`, checking it on the way; with `to_end` a broken archive is read to its
-    end, for an engine may be about to say itself what is wrong, which explains more."""
-    broken: ArchiveError | None = None
-    with cache.replacing(path) as partial, partial.open("wb") as file:
-        with source as stream:
-            try:
-                # What is unpacked on the way may be far larger than what it comes from.
-                contents = tarball.scan(_Tee(stream, file, counter), lambda offset, size: cache.check_space(size))
-            except ArchiveError as error:
-                broken = error
-                while to_end and stream.read(_CHUNK):
-                    pass
-        counter.close()
-        if broken is not None:
-            raise broken
-        return _chosen(path, contents, wanted, temporary=True)
-
-
-def _chosen(path: Path, contents: Tarball, wanted: Wanted, temporary: bool) -> Saved:
-    image = archive.find(contents, wanted.name, wanted.platform, wanted.layout)
-    stays = archive.loadable(contents, image) and (not wanted.universal or repack.is_universal(image))
-    name = wanted.name or next(iter(image.names), None)
-    return Saved(path, image, None if stays else repack.repack(image, name, wanted.universal), temporary)
-
-
-def store(saved: Saved, entry: Entry, put_arguments: Sequence[str], cache: Cache, catalog: Catalog) -> str:
-    """Upload the saved image with arv-put as a new collection of the project, record it, and return its UUID.
-
-    `put_arguments` are the user's options for arv-put. Raises ArvadosError, and then the files stay for the next run.
-    """
-    path = saved.path if saved.repacked is None else _repacked(saved, saved.repacked, cache)
-    arguments = [*put_arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
-    try:
-        uuid = arvput.put(str(path), entry.filename, arguments, catalog.api)
-        catalog.record(uuid, entry)
-    except ArvadosError as error:
-        hint = error.hint or f"What was saved is kept in {path}; the same command goes on from there."
-        raise ArvadosError(f"image {entry.image_id} could not be stored: {error}", hint) from error
-    if saved.repacked is not None:
-        path.unlink(missing_ok=True)
-    return uuid
-
-
-def _repacked(saved: Saved, repacked: Repacked, cache: Cache) -> Path:
-    """The archive to store, beside the one that was saved; of an earlier run if that has got as far."""
-    path = cache.archive_path(repacked.image_id, ".repacked")
-    if not path.exists() or path.stat().st_size != repacked.size:
-        cache.check_space(repacked.size)
-        with saved.path.open("rb") as old, cache.replacing(path) as partial, partial.open("wb") as new:
-            for part in repacked.parts:
-                if isinstance(part, bytes):
-                    new.write(part)
-                else:
-                    _copy(old, new, part)
-    return path
-
-
-def _copy(old: IO[bytes], new: IO[bytes], extent: Extent) -> None:
-    old.seek(extent.offset)
-    left = extent.size
-    while left:
-        data = old.read(min(_CHUNK, left))
-        if not data:
-            raise ArchiveError(f"the archive has become shorter while it was read, near byte {old.tell()}")
-        new.write(data)
-        left -= len(data)
-
-
-class _Tee:
-    """Reads a stream and writes what it reads to a file."""
-
-    def __init__(self, stream: IO[bytes], file: IO[bytes], counter: Counter) -> None:
+    def __init__(self, stream: Readable, cutter: Cutter, progress: Progress) -> None:
         self._stream = stream
-        self._file = file
-        self._counter = counter
+        self._cutter = cutter
+        self._progress = progress
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        self._file.write(data)
-        self._counter.add(len(data))
+        self._cutter.feed(data)
+        self._progress.add(len(data))
         return data
+
+
+class _Known:
+    """Finds the blocks that need not be sent."""
+
+    def __init__(self, catalog: Catalog, journal: Journal | None, name: str | None) -> None:
+        self._catalog = catalog
+        self._journal = journal
+        self._name = name
+
+    def __call__(self) -> dict[str, str]:
+        until = time.time() + _MARGIN
+        sent = self._journal.read(until) if self._journal is not None else []
+        stored = _LOCATOR.findall(" ".join(self._catalog.newest_manifests(self._name)))
+        good = [locator for locator in (*sent, *stored) if valid(locator, until)]
+        return {"+".join(locator.split("+")[:2]): locator for locator in good}
+
+
+def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:
+    def put_and_remember(data: bytes) -> str:
+        locator = put(data)
+        if journal is not None:
+            journal.add(locator)
+        return locator
+
+    return put_and_remember
+
+
+def _unsent(data: bytes) -> str:
+    return ""
+
+
+def _layer_states(image: Image, cutter: Cutter, pieces: Sequence[Piece]) -> tuple[LayerState, ...]:
+    new = {piece.block for piece in pieces if not piece.block.stored().reused}
+    states = []
+    for layer in image.layers:
+        blocks = {piece.block for piece in cutter.covering(Extent(layer.file.offset, layer.file.size))}
+        # What is small may have been packed again, in blocks that were not cut from the archive.
+        packed = new - set(cutter.blocks) if not all(block.is_sent for block in blocks) else set()
+        states.append(LayerState(layer.diff_id, layer.file.size, bool(packed or blocks & new)))
+    return tuple(states)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
+
+
+def _not_stored(source: Source, error: ArvadosError) -> ArvadosError:
+    hint = error.hint or "What was sent need not be sent again: try the same command again."
+    return ArvadosError(f"{source.what} could not be stored: {error}", hint)

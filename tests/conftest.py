@@ -280,6 +280,13 @@ def run(_command: Callable[..., Command]) -> Command:
     return _command(sys.executable, "-m", "arv_keepdocker")
 
 
+@pytest.fixture(params=[(), ("--via-arv-put",)], ids=["streaming", "arv-put"])
+def way(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The options for each of the ways to move the bytes, for tests whose result is the same or nearly so."""
+    words: tuple[str, ...] = request.param
+    return words
+
+
 @pytest.fixture
 def run_upstream(_command: Callable[..., Command]) -> Command:
     """The program of the same name in the SDK."""

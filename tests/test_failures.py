@@ -21,6 +21,7 @@ from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine
 
 DockerThat = Callable[[str], dict[str, str]]
+Way = tuple[str, ...]
 
 
 def failed(result: Result, status: int, *words: str) -> None:
@@ -50,8 +51,10 @@ def nothing_recorded(cluster: Cluster, project: str) -> bool:
 
 
 def cached(tmp_path: Path) -> list[str]:
+    """What is in the cache directory, but for the notes of what was sent."""
     directory = tmp_path / "cache" / "arvados" / "docker"
-    return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    names = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+    return [name for name in names if not name.endswith(".journal")]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -141,7 +144,7 @@ def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command
 
 @pytest.mark.parametrize("formats", [["v1"], []])
 def test_a_cluster_that_does_not_take_the_format(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, formats: list[str]
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, formats: list[str]
 ) -> None:
     image = images.build(engine.host)
     before = sandbox.settings()["docker_image_formats"]
@@ -149,9 +152,9 @@ def test_a_cluster_that_does_not_take_the_format(
     try:
         # The SDK keeps the discovery document for a while.
         fresh = {"HOME": str(Path(run.environment["HOME"]) / "fresh"), "XDG_CACHE_HOME": None}
-        failed(run("--project-uuid", project, image.name, env=fresh), 5, "v2", "--force-image-format")
+        failed(run(*way, "--project-uuid", project, image.name, env=fresh), 5, "v2", "--force-image-format")
         assert nothing_recorded(cluster, project)
-        forced = run("--project-uuid", project, "--force-image-format", image.name, env=fresh)
+        forced = run(*way, "--project-uuid", project, "--force-image-format", image.name, env=fresh)
         stored(forced)
         assert "warning" in forced.stderr
     finally:
@@ -196,46 +199,59 @@ def test_megabytes_of_stderr(run: Command, docker_that: DockerThat) -> None:
 
 
 def test_a_save_that_fails_late(
-    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+    engine: Engine, cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat, tmp_path: Path
 ) -> None:
     image = images.build(engine.host)
     late = docker_that('real "$@" || exit; [ "$2" != save ] || { echo "no more room in the engine" >&2; exit 1; }')
-    failed(run("--project-uuid", project, image.name, env=late), 4, image.id, "no more room in the engine")
+    failed(run(*way, "--project-uuid", project, image.name, env=late), 4, image.id, "no more room in the engine")
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
 def test_a_save_that_stops_early_and_says_that_all_is_well(
-    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, share: float
+    engine: Engine,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    docker_that: DockerThat,
+    tmp_path: Path,
+    share: float,
 ) -> None:
     image = images.build_big(engine.host, 1, layers=2)
     engine.docker("save", "--output", str(tmp_path / "whole.tar"), image.id)
     kept = int((tmp_path / "whole.tar").stat().st_size * share)
     short = docker_that(f'if [ "$2" = save ]; then real "$@" | head -c {kept}; else real "$@"; fi')
-    failed(run("--project-uuid", project, image.name, env=short), 5, image.id)
+    failed(run(*way, "--project-uuid", project, image.name, env=short), 5, image.id)
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
 
 
 def test_a_save_that_is_killed(
-    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+    engine: Engine, cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat, tmp_path: Path
 ) -> None:
     image = images.build(engine.host)
     killed = docker_that('[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; kill -9 $$')
-    failed(run("--project-uuid", project, image.name, env=killed), 4, "SIGKILL")
+    failed(run(*way, "--project-uuid", project, image.name, env=killed), 4, "SIGKILL")
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon to kill")
-def test_a_daemon_that_is_killed_during_the_save(cluster: Cluster, project: str, run: Command, tmp_path: Path) -> None:
+def test_a_daemon_that_is_killed_during_the_save(
+    cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
+) -> None:
     with Daemon() as daemon:
         image = images.build_big(daemon.host, 300, layers=1)
-        process = run.start("--project-uuid", project, image.name, env=daemon.environment)
-        wait_until(lambda: any(name.endswith(".part") for name in cached(tmp_path)))
+        process = run.start(*way, "--project-uuid", project, image.name, env=daemon.environment)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(
+            lambda: any(b"save" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split())
+        )
+        time.sleep(0.3)
         daemon.kill()
         out, err = process.communicate(timeout=60)
     assert process.returncode in (4, 5), err
@@ -269,11 +285,11 @@ def test_a_full_disk(
         # The SDK's own files need some space too.
         (disk / "arvados").mkdir()
         (disk / "arvados" / "discovery").symlink_to(tmp_path)
-        result = run("--project-uuid", project, image.name, env={"XDG_CACHE_HOME": str(disk)})
+        result = run("--via-arv-put", "--project-uuid", project, image.name, env={"XDG_CACHE_HOME": str(disk)})
         failed(result, 1, str(disk), "XDG_CACHE_HOME", "free" if kibibytes == 1024 else "space")
         assert [path.name for path in (disk / "arvados" / "docker").iterdir()] == []
     assert nothing_recorded(cluster, project)
-    stored(run("--project-uuid", project, image.name))
+    stored(run("--via-arv-put", "--project-uuid", project, image.name))
 
 
 def test_a_cache_directory_that_cannot_be_used(
@@ -283,11 +299,11 @@ def test_a_cache_directory_that_cannot_be_used(
     occupied = tmp_path / "occupied"
     occupied.write_text("")
     bad: dict[str, str | None] = {"XDG_CACHE_HOME": str(occupied)}
-    failed(run("--project-uuid", project, image.name, env=bad), 1, str(occupied), "XDG_CACHE_HOME")
+    failed(run("--via-arv-put", "--project-uuid", project, image.name, env=bad), 1, str(occupied), "XDG_CACHE_HOME")
     assert nothing_recorded(cluster, project)
-    uuid = stored(run("--project-uuid", project, image.name))
+    uuid = stored(run("--via-arv-put", "--project-uuid", project, image.name))
     # What is there already is found without a directory.
-    assert stored(run("--project-uuid", project, image.name, env=bad)) == uuid
+    assert stored(run("--via-arv-put", "--project-uuid", project, image.name, env=bad)) == uuid
 
 
 def test_a_cache_directory_that_is_not_ours(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
@@ -296,24 +312,26 @@ def test_a_cache_directory_that_is_not_ours(engine: Engine, project: str, run: C
     parent = tmp_path / "cache" / "arvados"
     parent.mkdir(parents=True)
     (parent / "docker").symlink_to(tmp_path / "elsewhere")
-    failed(run("--project-uuid", project, image.name), 1, "not a directory that belongs to you")
+    failed(run("--via-arv-put", "--project-uuid", project, image.name), 1, "not a directory that belongs to you")
     (parent / "docker").unlink()
     (parent / "docker").mkdir(mode=0o777)
-    stored(run("--project-uuid", project, image.name))
+    stored(run("--via-arv-put", "--project-uuid", project, image.name))
     assert (parent / "docker").stat().st_mode & 0o777 == 0o700
 
 
-def test_no_home(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+def test_no_home(engine: Engine, project: str, run: Command, way: Way, tmp_path: Path) -> None:
     image = images.build(engine.host)
     environment = {"HOME": str(tmp_path / "nosuch" / "home"), "XDG_CACHE_HOME": None}
-    stored(run("--project-uuid", project, image.name, env=environment))
+    stored(run(*way, "--project-uuid", project, image.name, env=environment))
 
 
-def test_nothing_is_left_in_the_cache_directory(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+def test_nothing_is_left_in_the_cache_directory(
+    engine: Engine, project: str, run: Command, way: Way, tmp_path: Path
+) -> None:
     image = images.build(engine.host)
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
     assert cached(tmp_path) == []
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
     assert cached(tmp_path) == []
 
 
@@ -347,14 +365,14 @@ def test_keep_that_is_down_for_good(
 ) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    result = run("--project-uuid", project, "--retries=0", image.name)
+    result = run("--via-arv-put", "--project-uuid", project, "--retries=0", image.name)
     failed(result, 6, image.id, "arv-put failed", "503", str(tmp_path / "cache"))
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == [f"{image.id}.tar"]
     sandbox.clear_faults()
     # The image is not saved again.
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    again = run("--project-uuid", project, image.name, env=no_save)
+    again = run("--via-arv-put", "--project-uuid", project, image.name, env=no_save)
     stored(again)
     assert "earlier run" in again.stderr
     assert cached(tmp_path) == []
@@ -365,20 +383,22 @@ def test_an_interrupted_upload_of_the_universal_form_goes_on(
 ) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    failed(run("--project-uuid", project, "--retries=0", "--universal", image.name), 6, "arv-put failed")
+    failed(
+        run("--via-arv-put", "--project-uuid", project, "--retries=0", "--universal", image.name), 6, "arv-put failed"
+    )
     left = cached(tmp_path)
     assert f"{image.id}.tar" in left
     assert len(left) == 2
     sandbox.clear_faults()
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    stored(run("--project-uuid", project, "--universal", image.name, env=no_save))
+    stored(run("--via-arv-put", "--project-uuid", project, "--universal", image.name, env=no_save))
     assert cached(tmp_path) == []
 
 
-def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
+def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=2)
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
 
 
 def test_a_saved_image_that_was_damaged_is_saved_again(
@@ -386,11 +406,11 @@ def test_a_saved_image_that_was_damaged_is_saved_again(
 ) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    assert run("--project-uuid", project, "--retries=0", image.name).status == 6
+    assert run("--via-arv-put", "--project-uuid", project, "--retries=0", image.name).status == 6
     sandbox.clear_faults()
     path = tmp_path / "cache" / "arvados" / "docker" / f"{image.id}.tar"
     path.write_bytes(path.read_bytes()[:-3000])
-    again = run("--project-uuid", project, image.name)
+    again = run("--via-arv-put", "--project-uuid", project, image.name)
     uuid = stored(again)
     assert "saving the image again" in again.stderr
     engine.docker("save", "--output", str(tmp_path / "whole.tar"), image.id)
@@ -401,20 +421,23 @@ def test_a_saved_image_that_was_damaged_is_saved_again(
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("action", ["status", "drop"])
 def test_a_link_that_is_refused(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, number: int, action: str
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, number: int, action: str
 ) -> None:
     image = images.build(engine.host)
     reason = {"status": 403, "errors": ["not today"]} if action == "status" else {}
     sandbox.fault(action, service="api", method="POST", path="/links", skip=number, times=None, **reason)
     link_class = ["docker_image_hash", "docker_image_repo+tag"][number]
     failed(
-        run("--project-uuid", project, "--retries=0", image.name), 6, link_class, "not today" if reason else "creating"
+        run(*way, "--project-uuid", project, "--retries=0", image.name),
+        6,
+        link_class,
+        "not today" if reason else "creating",
     )
     collections, links = records(cluster, project)
     assert len(collections) == 1
     assert len(links) == number
     sandbox.clear_faults()
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
     assert records(cluster, project) == (collections, [image.name, image.id])
 
 
@@ -427,6 +450,7 @@ def test_stopped_during_the_save(
     cluster: Cluster,
     project: str,
     run: Command,
+    way: Way,
     docker_that: DockerThat,
     tmp_path: Path,
     number: signal.Signals,
@@ -437,7 +461,7 @@ def test_stopped_during_the_save(
     hangs = docker_that(
         f'[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
     )
-    process = run.start("--project-uuid", project, image.name, env=hangs)
+    process = run.start(*way, "--project-uuid", project, image.name, env=hangs)
     wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
     saving = int(pid_file.read_text())
     os.kill(process.pid, number)  # only our process: a terminal would signal docker too
@@ -447,7 +471,7 @@ def test_stopped_during_the_save(
     assert "Traceback" not in err
     wait_until(lambda: not alive(saving))
     assert nothing_recorded(cluster, project)
-    stored(run("--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, image.name))
     assert cached(tmp_path) == []
 
 
@@ -466,7 +490,7 @@ def test_stopped_during_the_upload(
     image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=20, times=None)
     sandbox.clear_requests()
-    process = run.start("--project-uuid", project, image.name)
+    process = run.start("--via-arv-put", "--project-uuid", project, image.name)
     wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=10)
@@ -477,22 +501,22 @@ def test_stopped_during_the_upload(
     assert cached(tmp_path) == [f"{image.id}.tar", *([f"{image.id}.lock"] if number == signal.SIGKILL else [])][::-1]
     sandbox.clear_faults()
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    stored(run("--project-uuid", project, image.name, env=no_save))
+    stored(run("--via-arv-put", "--project-uuid", project, image.name, env=no_save))
     assert len(records(cluster, project)[0]) == 1
     assert cached(tmp_path) == []
 
 
 def test_runs_at_the_same_time_wait_for_each_other(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
 ) -> None:
     image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=2, times=1)
-    processes = [run.start("--project-uuid", project, image.name) for _ in range(3)]
+    processes = [run.start(*way, "--project-uuid", project, image.name) for _ in range(3)]
     ends = [process.communicate(timeout=60) for process in processes]
     uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
     assert len(uuids) == 1
     assert sum("waiting for process" in err for _, err in ends) == 2
-    assert sum("saving image" in err for _, err in ends) == 1
+    assert sum("saving image" in err or "uploading image" in err for _, err in ends) == 1
     assert len(records(cluster, project)[0]) == 1
 
 

@@ -20,6 +20,7 @@ from tests.test_failures import DockerThat, cached, failed, nothing_recorded, sm
 from tests.test_listing import NAME, Catalogue
 
 MORE_MEMORY = 300 << 10
+STREAMING_MEMORY = 512 << 10
 """KiB that a hostile archive may cost beyond what a good one does."""
 SECONDS = 30
 
@@ -98,19 +99,21 @@ def test_a_hostile_archive_is_refused(
     "name", ["absolute", "gigabyte pax", "zeros in gzip", "layer of zeros", "gigabyte of JSON", "escapes in a member"]
 )
 def test_a_hostile_archive_on_standard_input_is_refused(
-    cluster: Cluster, project: str, measured: Measured, usual_peak: int, tmp_path: Path, name: str
+    cluster: Cluster, project: str, measured: Measured, usual_peak: int, tmp_path: Path, name: str, way: tuple[str, ...]
 ) -> None:
     make, words = hostile.REFUSED[name]
     path = hostile.write(make(), tmp_path / "archive")
     there = tree(tmp_path)
     with path.open("rb") as file:
-        result = measured("--project-uuid", project, "--from-archive", "-", stdin=file.fileno())
+        result = measured("--project-uuid", project, *way, "--from-archive", "-", stdin=file.fileno())
     failed(result, 5, words, "archive -")
     shown_as_one_line(result.stderr)
-    assert measured.peak < usual_peak + MORE_MEMORY
+    # What is sent while it is read is in memory as blocks.
+    assert measured.peak < (usual_peak + MORE_MEMORY if way else STREAMING_MEMORY)
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
-    assert tree(tmp_path) - there <= {"cache", "cache/arvados", "cache/arvados/docker", "peak"}
+    left = {path for path in tree(tmp_path) - there if not path.endswith(".journal")}
+    assert left <= {"cache", "cache/arvados", "cache/arvados/docker", "peak"}
 
 
 @pytest.mark.parametrize("name", hostile.FINE)
@@ -149,7 +152,7 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(
         (tmp_path / "disk" / "arvados").mkdir(mode=0o700)
         (tmp_path / "disk" / "arvados" / "discovery").symlink_to(tmp_path)
         environment = {"XDG_CACHE_HOME": str(tmp_path / "disk")}
-        result = run("--project-uuid", project, "--from-archive", str(path), env=environment)
+        result = run("--via-arv-put", "--project-uuid", project, "--from-archive", str(path), env=environment)
         failed(result, 1, "1024 MiB are needed", "XDG_CACHE_HOME")
         assert list((tmp_path / "disk" / "arvados" / "docker").iterdir()) == []
     assert nothing_recorded(cluster, project)

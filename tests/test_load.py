@@ -24,14 +24,15 @@ import contextlib, gc, io, json, os, pathlib, resource, sys, threading
 import arvados
 import arv_keepdocker
 
-rounds, project, *names = sys.argv[1:]
+way, rounds, project, *names = sys.argv[1:]
+way = way.split()
 api = arvados.api("v1")
 limit = resource.getrlimit(resource.RLIMIT_CORE)
 for _ in range(int(rounds)):
     uuids = []
     for name in names:
         stdout, stderr = io.StringIO(), io.StringIO()
-        words = ["--force", "--project-uuid", project, "--no-progress", *name.split(":")]
+        words = [*way, "--force", "--project-uuid", project, "--no-progress", *name.split(":")]
         try:
             arv_keepdocker.main(words, stdout=stdout, stderr=stderr, install_sig_handlers=False, api=api)
         except SystemExit as end:
@@ -52,22 +53,22 @@ for _ in range(int(rounds)):
 
 
 def of_this_run(directory: Path) -> list[str]:
-    """What there is but for the SDK's own notes on uploads and the API."""
+    """What there is but for notes on what was sent, the SDK's and ours, and on the API."""
     return sorted(
         str(path.relative_to(directory))
         for path in directory.rglob("*")
-        if path.is_file() and not {"discovery", "arv-put", "keep"} & set(path.parts)
+        if path.is_file() and path.suffix != ".journal" and not {"discovery", "arv-put", "keep"} & set(path.parts)
     )
 
 
 def test_a_hundred_images_in_a_row(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, way: tuple[str, ...]
 ) -> None:
     built = [images.build(engine.host) for _ in range(IMAGES)]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     command = Command([sys.executable, "-c", IN_A_ROW], run.directory, run.environment, run.processes)
-    words = [str(ROUNDS), project, *(image.name for image in built)]
+    words = [" ".join(way), str(ROUNDS), project, *(image.name for image in built)]
     result = command(*words, env={"TMPDIR": str(temporary)}, timeout=150)
     assert result.status == 0, result.stderr
     rounds = [json.loads(line) for line in result.stdout.splitlines()]
@@ -82,11 +83,12 @@ def test_a_hundred_images_in_a_row(
     assert of_this_run(tmp_path) == []
 
 
-def test_eight_at_once(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+def test_eight_at_once(engine: Engine, project: str, run: Command, tmp_path: Path, way: tuple[str, ...]) -> None:
     built = [images.build(engine.host) for _ in range(8)]
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    processes = [run.start("--project-uuid", project, image.name, env={"TMPDIR": str(temporary)}) for image in built]
+    words = (*way, "--project-uuid", project)
+    processes = [run.start(*words, image.name, env={"TMPDIR": str(temporary)}) for image in built]
     ends = [process.communicate(timeout=100) for process in processes]
     uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
     assert len(uuids) == 8

@@ -17,7 +17,7 @@ from arv_keepdocker.sandbox.certificate import tls_context
 from tests import hostile, images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
-from tests.test_failures import DockerThat, cached, failed, nothing_recorded, wait_until
+from tests.test_failures import DockerThat, Way, failed, nothing_recorded, wait_until
 
 DEBUGGING = pytest.mark.parametrize("debug", [None, "1"], ids=["", "debugging"])
 
@@ -71,15 +71,15 @@ def test_what_goes_well_shows_and_keeps_no_token(
 
 @DEBUGGING
 def test_an_interrupted_upload_keeps_no_token(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, debug: str | None
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, debug: str | None, way: Way
 ) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    result = run("--project-uuid", project, "--retries=0", image.name, env={"ARVADOS_DEBUG": debug})
+    result = run(*way, "--project-uuid", project, "--retries=0", image.name, env={"ARVADOS_DEBUG": debug})
     assert result.status == 6
     assert secret_of(run) not in result.stderr
     files = kept(tmp_path)
-    assert any(path.name == f"{image.id}.tar" for path in files)
+    assert any(path.name == f"{image.id}.tar" for path in files) == bool(way)
     assert not [path for path, data in files.items() if secret_of(run).encode() in data]
 
 
@@ -136,25 +136,28 @@ def test_a_token_from_the_settings_file_is_a_token_too(sandbox: Sandbox, run: Co
 
 @pytest.mark.parametrize("umask", ["000", "022", "077", "277", "777"])
 def test_files_are_the_users_own_whatever_the_umask(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, umask: str
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, umask: str, way: Way
 ) -> None:
-    image = images.build(engine.host)
+    image = images.build_big(engine.host, 10, layers=2)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "new" / "cache")}
     masked = Command(
         ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *run.argv], run.directory, run.environment, run.processes
     )
-    sandbox.fault("delay", service="keep", method="PUT", seconds=20, times=None)
-    process = masked.start("--project-uuid", project, image.name, env=environment)
+    # Of the first blocks that are sent at once, one arrives.
+    sandbox.fault("delay", service="keep", method="PUT", seconds=20, skip=0 if way else 1, times=None)
+    process = masked.start(*way, "--project-uuid", project, image.name, env=environment)
     wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
     process.kill()
     process.communicate()
     directory = tmp_path / "new" / "cache" / "arvados" / "docker"
     assert directory.stat().st_mode & 0o777 == 0o700
     modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
-    assert modes == {f"{image.id}.tar": 0o600, f"{image.id}.lock": 0o600}
+    (kept_for_next_run,) = set(modes) - {f"{image.id}.lock"}
+    assert kept_for_next_run == f"{image.id}.tar" if way else kept_for_next_run.endswith(".journal")
+    assert set(modes.values()) == {0o600}
     sandbox.clear_faults()
-    stored(run("--project-uuid", project, image.name, env=environment))
-    assert list(directory.iterdir()) == []
+    stored(run(*way, "--project-uuid", project, image.name, env=environment))
+    assert [path.name for path in directory.iterdir() if path.suffix != ".journal"] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
@@ -165,9 +168,14 @@ def test_a_cache_directory_of_somebody_else(
     directory = tmp_path / "cache" / "arvados" / "docker"
     directory.mkdir(parents=True)
     os.chown(directory, 1, 1)
-    failed(run("--project-uuid", project, image.name), 1, "not a directory that belongs to you")
+    failed(run("--via-arv-put", "--project-uuid", project, image.name), 1, "not a directory that belongs to you")
     assert nothing_recorded(cluster, project)
-    assert cached(tmp_path) == []
+    assert list(directory.iterdir()) == []
+    # It can be done without.
+    result = run("--project-uuid", project, image.name)
+    stored(result)
+    assert "not a directory that belongs to you" in result.stderr
+    assert list(directory.iterdir()) == []
 
 
 def test_no_core_files(engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path) -> None:

@@ -258,12 +258,12 @@ def test_the_progress_of_docker_pull_is_shown_on_a_terminal(
     image = images.build(engine.host, name)
     engine.docker("push", name)
     engine.forget(image.id)
-    shown = run("--project-uuid", project, "--pull", name, tty=True)
+    shown = run("--via-arv-put", "--project-uuid", project, "--pull", name, tty=True)
     stored(shown)
     assert "Pull complete" in shown.stderr
     assert re.search(r"saving: \d+ / \d+ MiB", shown.stderr)
     assert re.search(r"\d+M / \d+M 100.0%", shown.stderr)  # arv-put's
-    again = run("--project-uuid", project, "--pull", "--no-progress", "--force", name, tty=True)
+    again = run("--via-arv-put", "--project-uuid", project, "--pull", "--no-progress", "--force", name, tty=True)
     stored(again)
     assert "Pull" not in again.stderr
     assert "MiB" not in again.stderr

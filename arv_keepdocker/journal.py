@@ -1,0 +1,96 @@
+"""What was sent to Keep: signed locators in a file, so that after a run that died they need not be sent again.
+
+A locator is good until its signature expires, for the token that it was made for, and Keep does not collect a block
+before. The file's name has a digest of cluster and token, so that nobody reads in vain what is another's.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .cache import is_open_file
+
+LIMIT = 20_000
+"""How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
+_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
+
+
+class Journal:
+    """The file. Whatever is wrong with it, a run goes on without; then `problem` says what."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.problem: OSError | None = None
+
+    @staticmethod
+    def filename(cluster: str, token: str) -> str:
+        """What the file for a token at a cluster is called."""
+        return hashlib.sha256(f"{cluster} {token}".encode()).hexdigest()[:32] + ".journal"
+
+    def read(self, until: float) -> list[str]:
+        """The locators that are good until the time `until` (seconds since 1970) at least, the oldest first.
+
+        The others are forgotten, and so are the oldest if there are too many.
+        """
+        if not self._path.exists():
+            return []
+        try:
+            with (
+                self._locked() as descriptor,
+                open(descriptor, encoding="ascii", errors="replace", closefd=False) as file,
+            ):
+                # What follows the last end of a line is what somebody has not written to its end.
+                *lines, torn = file.read().split("\n")
+                kept = [line for line in lines if valid(line, until)][-LIMIT:]
+                if torn or len(kept) < len(lines):
+                    self._replace(kept)
+                return kept
+        except OSError as error:
+            self.problem = error
+            return []
+
+    def forget(self) -> None:
+        """Forget all of it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def add(self, locator: str) -> None:
+        """Remember one more."""
+        try:
+            with self._locked() as descriptor:
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.pwrite(descriptor, b"\n" * torn + f"{locator}\n".encode(), size)
+        except OSError as error:
+            self.problem = error
+
+    def _replace(self, lines: Sequence[str]) -> None:
+        new = self._path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            os.fchmod(file.fileno(), 0o600)  # whatever the umask
+            file.writelines(f"{line}\n" for line in lines)
+        new.replace(self._path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        while True:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(descriptor, 0o600)  # whatever the umask
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if is_open_file(descriptor, self._path):  # else another run has just replaced it
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
+
+
+def valid(locator: str, until: float = 0) -> bool:
+    """Whether it is a signed locator whose signature is good until the time `until` at least."""
+    match = _LOCATOR.fullmatch(locator)
+    return match is not None and int(match[1], 16) >= until

@@ -1,0 +1,331 @@
+"""Archives cut into blocks, and the manifests and journals of these."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import re
+import tarfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arv_keepdocker import tarball
+from arv_keepdocker.blocks import BLOCK_SIZE, LAYER_SIZE, Cutter, Piece, Stored, manifest, portable_data_hash
+from arv_keepdocker.errors import ArvadosError
+from arv_keepdocker.journal import LIMIT, Journal, valid
+from arv_keepdocker.keep import Sender
+from arv_keepdocker.repack import Extent
+
+MIB = 1 << 20
+
+
+class Keep:
+    """Takes blocks and gives each a locator."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, bytes] = {}
+
+    def send(self, data: bytes) -> Future[Stored]:
+        assert 0 < len(data) <= BLOCK_SIZE
+        locator = f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+        self.blocks[locator] = data
+        future: Future[Stored] = Future()
+        future.set_result(Stored(locator, reused=False))
+        return future
+
+    def file(self, pieces: list[Piece]) -> bytes:
+        """What a reader of the manifest gets."""
+        words = manifest("sha256:x.tar", pieces).split()
+        assert words[0] == "."
+        stream = b"".join(self.blocks[word] for word in words if word in self.blocks)
+        tokens = [re.fullmatch(r"(\d+):(\d+):sha256\\072x\.tar", word) for word in words[1:] if word not in self.blocks]
+        places = [(int(token[1]), int(token[2])) for token in tokens if token]
+        assert len(places) == len(tokens)
+        return b"".join(stream[start : start + size] for start, size in places)
+
+
+class Feeder:
+    def __init__(self, data: bytes, cutter: Cutter, rng: random.Random) -> None:
+        self._file = io.BytesIO(data)
+        self._cutter = cutter
+        self._rng = rng
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(self._rng.randint(1, size))
+        self._cutter.feed(data)
+        return data
+
+
+def tar(sizes: list[int], rng: random.Random) -> tuple[bytes, list[Extent]]:
+    """A tar with files of these sizes, and where they are in it."""
+    buffer = io.BytesIO()
+    places = []
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, size in enumerate(sizes):
+            member = tarfile.TarInfo(f"{number}/layer.tar")
+            member.size = size
+            archive.addfile(member, io.BytesIO(rng.randbytes(size)))
+            places.append(Extent(buffer.tell() - -(-size // 512) * 512, size))
+    return buffer.getvalue(), places
+
+
+def cut(data: bytes, keep: Keep, rng: random.Random, hold: bool = False) -> Cutter:
+    cutter = Cutter(keep.send, hold)
+    tarball.scan(Feeder(data, cutter, rng), cutter.announce)
+    cutter.close()
+    return cutter
+
+
+SIZES = st.lists(
+    st.one_of(
+        st.integers(0, 5000),
+        st.integers(-2, 2).map(lambda difference: LAYER_SIZE + difference),
+        st.integers(LAYER_SIZE, LAYER_SIZE + 3 * MIB),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.integers(0, 2**32), st.booleans())
+def test_the_blocks_are_the_archive_and_a_layer_has_its_own(sizes: list[int], seed: int, hold: bool) -> None:
+    rng = random.Random(seed)
+    data, places = tar(sizes, rng)
+    keep = Keep()
+    cutter = cut(data, keep, rng, hold)
+    assert keep.file(cutter.as_it_is()) == data
+    for place in places:
+        if place.size >= LAYER_SIZE:
+            own = list(cutter.covering(place))
+            assert own[0].start == 0
+            assert sum(piece.block.size for piece in own) == place.size
+    # Nothing is in a block of its own that need not be.
+    assert len(cutter.blocks) <= 2 * sum(place.size >= LAYER_SIZE for place in places) + 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(SIZES, st.integers(0, 2**32))
+def test_another_archive_of_the_same_layers(sizes: list[int], seed: int) -> None:
+    rng = random.Random(seed)
+    data, places = tar(sizes, rng)
+    keep = Keep()
+    cutter = cut(data, keep, rng, hold=True)
+    rng.shuffle(places)
+    parts: list[bytes | Extent] = [b"header"]
+    for place in places:
+        parts += [place, rng.randbytes(rng.randint(0, 600))]
+    wanted = b"".join(
+        data[part.offset : part.offset + part.size] if isinstance(part, Extent) else part for part in parts
+    )
+    pieces = cutter.arranged(parts)
+    assert keep.file(pieces) == wanted
+    # As long as what is small is little, the file is its blocks one after the other, which keeps the manifest short.
+    assert manifest("sha256:x.tar", pieces).count("sha256") == 1
+
+
+def test_layers_larger_than_a_block() -> None:
+    rng = random.Random(1)
+    data, places = tar([BLOCK_SIZE + 5 * MIB, 2 * BLOCK_SIZE, 100], rng)
+    keep = Keep()
+    cutter = cut(data, keep, rng)
+    assert keep.file(cutter.as_it_is()) == data
+    sizes = [[piece.block.size for piece in cutter.covering(place)] for place in places[:2]]
+    assert sizes == [[BLOCK_SIZE, 5 * MIB], [BLOCK_SIZE, BLOCK_SIZE]]
+
+
+def test_more_small_layers_than_are_kept_in_memory() -> None:
+    rng = random.Random(2)
+    data, places = tar([3 * MIB + 100] * 50, rng)
+    keep = Keep()
+    cutter = cut(data, keep, rng, hold=True)
+    sent_early = set(keep.blocks)
+    assert sent_early
+    pieces = cutter.arranged([part for place in reversed(places) for part in (b"x" * 512, place)])
+    expected = b"".join(b"x" * 512 + data[place.offset : place.offset + place.size] for place in reversed(places))
+    assert keep.file(pieces) == expected
+
+
+@pytest.mark.parametrize(
+    "hints", ["", "+A" + "0" * 40 + "@" + "7" * 8, "+K@zzzzz", "+K@zzzzz+A" + "0" * 40 + "@" + "7" * 8]
+)
+def test_the_portable_data_hash_is_of_the_manifest_without_hints(hints: str) -> None:
+    bare = f". {'0' * 32}+5 {'1' * 32}+7 0:12:a+Bfile\n"
+    text = bare.replace("+5 ", f"+5{hints} ").replace("+7 ", f"+7{hints} ")
+    assert portable_data_hash(text) == f"{hashlib.md5(bare.encode()).hexdigest()}+{len(bare)}"
+
+
+# The journal
+
+SOON = time.time() + 10_000
+
+
+def locator(number: int, until: float = SOON) -> str:
+    return f"{number:032x}+{number}+A{'a' * 40}@{int(until):08x}"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "x.journal")
+
+
+def test_the_journal_remembers(journal: Journal, tmp_path: Path) -> None:
+    assert journal.read(0) == []
+    old = os.umask(0)
+    try:
+        for number in range(3):
+            journal.add(locator(number))
+    finally:
+        os.umask(old)
+    assert (tmp_path / "x.journal").stat().st_mode & 0o777 == 0o600
+    assert journal.read(time.time()) == [locator(number) for number in range(3)]
+    assert journal.problem is None
+
+
+def test_the_journal_forgets_what_has_expired_and_the_oldest(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    path.write_text("".join(f"{locator(number, SOON - number % 2 * 10_000)}\n" for number in range(10)))
+    assert journal.read(SOON - 60) == [locator(number) for number in range(0, 10, 2)]
+    assert len(path.read_text().splitlines()) == 5
+    path.write_text("".join(f"{locator(number)}\n" for number in range(LIMIT + 7)))
+    assert journal.read(0) == [locator(number) for number in range(7, LIMIT + 7)]
+    assert path.stat().st_size < 3_000_000
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_that_was_not_written_to_its_end(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    whole = f"{locator(1)}\n{locator(2)}\n"
+    for size in range(len(whole)):
+        path.write_text(whole[:size])
+        journal.add(locator(3))
+        expected = [locator(1)] if size > len(locator(1)) else []
+        # The line that has no end but is all there may count or not.
+        assert [found for found in journal.read(0) if found != locator(2) and found != locator(1)] == [locator(3)]
+        assert set(expected) <= set(journal.read(0)) <= {locator(1), locator(2), locator(3)}
+    path.write_bytes(bytes(range(256)) * 10 + b"\n" + locator(1).encode() + b"\n")
+    assert journal.read(0) == [locator(1)]
+
+
+def test_two_runs_write_the_journal(tmp_path: Path) -> None:
+    journals = [Journal(tmp_path / "x.journal") for _ in range(4)]
+
+    def write(number: int) -> None:
+        for count in range(50):
+            journals[number].add(locator(number * 1000 + count))
+            if count % 10 == 0:
+                journals[number].add(locator(1, 1))  # expired, so that reading writes the file anew
+                journals[number].read(time.time())
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = {locator(number * 1000 + count) for number in range(4) for count in range(50)}
+    assert set(journals[0].read(time.time())) == expected
+
+
+def test_a_journal_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("")
+    (tmp_path / "x.journal").symlink_to(tmp_path / "elsewhere")
+    journal = Journal(tmp_path / "x.journal")
+    journal.add(locator(1))
+    assert journal.problem is not None
+    assert journal.read(0) == []
+    assert (tmp_path / "elsewhere").read_text() == ""
+
+
+def test_every_token_and_cluster_has_its_journal() -> None:
+    names = {Journal.filename(cluster, token) for cluster in ("aaaaa", "bbbbb") for token in ("v2/x/y", "v2/x/z")}
+    assert len(names) == 4
+    assert all(re.fullmatch(r"[0-9a-f]{32}\.journal", name) for name in names)
+
+
+def test_which_locators_are_good() -> None:
+    assert valid(locator(1))
+    assert valid(locator(1).replace("+A", "+K@zzzzz+A") + "+Zx")
+    for bad in ("", "d41d8cd98f00b204e9800998ecf8427e+0", locator(1)[:-1], locator(1) + " x", locator(1).upper()):
+        assert not valid(bad)
+    assert not valid(locator(1, 100), 101)
+
+
+# The sender
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_known_is_not_sent() -> None:
+    put: list[bytes] = []
+
+    def remember(data: bytes) -> str:
+        put.append(data)
+        return f"signed {data!r}"
+
+    known = f"{hashlib.md5(b'known').hexdigest()}+5"
+    with Sender(remember, lambda: {known: "reused"}) as sender:
+        futures = [sender.send(data) for data in (b"known", b"other", b"longer")]
+        found = [future.result() for future in futures]
+        assert sender.send(b"other").result() == Stored("signed b'other'", reused=True)
+    assert found == [Stored("reused", True), Stored("signed b'other'", False), Stored("signed b'longer'", False)]
+    assert sorted(put) == [b"longer", b"other"]
+    assert (sender.sent, sender.reused) == (11, 10)
+
+
+def test_only_so_many_blocks_are_on_their_way_and_the_threads_end() -> None:
+    before = threading.active_count()
+    go = threading.Event()
+
+    def slow(data: bytes) -> str:
+        go.wait()
+        return "x"
+
+    sent: list[int] = []
+
+    def send_all(sender: Sender) -> None:
+        for number in range(10):
+            sender.send(bytes(number))
+            sent.append(number)
+
+    with Sender(slow, dict, threads=2) as sender:
+        thread = threading.Thread(target=send_all, args=(sender,))
+        thread.start()
+        wait(lambda: len(sent) == 3)
+        time.sleep(0.1)
+        assert len(sent) == 3
+        go.set()
+        thread.join()
+        assert sender.send(b"last").result().locator == "x"
+    wait(lambda: threading.active_count() == before)
+
+
+def test_the_first_failure_ends_it() -> None:
+    def refuse(data: bytes) -> str:
+        raise ArvadosError("full")
+
+    with Sender(refuse, dict) as sender:
+        with pytest.raises(ArvadosError, match="full"):
+            sender.send(b"1").result()
+        with pytest.raises(ArvadosError, match="full"):
+            sender.send(b"2")
+
+
+def test_what_is_known_cannot_be_found_out() -> None:
+    def fail() -> dict[str, str]:
+        raise ArvadosError("no answer")
+
+    with Sender(lambda data: "x", fail) as sender, pytest.raises(ArvadosError, match="no answer"):
+        sender.send(b"1").result()

@@ -1,0 +1,460 @@
+"""Straight to Keep: what is sent and what is not, what is shown, and how a run goes on where another has ended."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arv_keepdocker import tarball
+from arv_keepdocker.sandbox import Sandbox
+from tests import images
+from tests.conftest import Cluster, Command, Result, stored
+from tests.engines import Engine
+from tests.test_failures import DockerThat, failed, nothing_recorded, records, wait_until
+
+MIB = 1 << 20
+
+
+def sent(sandbox: Sandbox) -> list[int]:
+    """The sizes of the blocks that Keep was sent."""
+    requests = sandbox.requests()
+    return [one["request_size"] for one in requests if (one["service"], one["method"]) == ("keep", "PUT")]
+
+
+def writes(sandbox: Sandbox) -> list[str]:
+    return [one["path"] for one in sandbox.requests() if one["method"] not in ("GET", "HEAD")]
+
+
+def journals(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache" / "arvados" / "docker").glob("*.journal"))
+
+
+def layers(*mebibytes: float) -> list[images.Layer]:
+    return [{f"random{number}": os.urandom(int(size * MIB))} for number, size in enumerate(mebibytes)]
+
+
+def saved(engine: Engine, image: images.Image, tmp_path: Path) -> bytes:
+    path = tmp_path / "saved.tar"
+    engine.docker("save", "--output", str(path), image.id)
+    return path.read_bytes()
+
+
+def fetched(run_tool: Callable[..., Result], uuid: str, tmp_path: Path) -> bytes:
+    """The one file of a collection, as arv-get gets it."""
+    directory = tmp_path / f"got-{uuid}"
+    directory.mkdir()
+    result = run_tool("arv-get", f"{uuid}/", f"{directory}/")
+    assert result.status == 0, result.stderr
+    (file,) = directory.iterdir()
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize("sizes", [(), (0.1,), (4, 0.5, 5), (70,)], ids=["none", "small", "some", "large"])
+def test_the_collection_is_what_docker_saves(
+    engine: Engine,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+    sizes: tuple[float, ...],
+) -> None:
+    image = images.build(engine.host, layers=layers(*sizes) if sizes else None)
+    uuid = stored(run("--project-uuid", project, image.name))
+    assert fetched(run_tool, uuid, tmp_path) == saved(engine, image, tmp_path)
+    assert not list(tmp_path.glob("cache/arvados/docker/*.tar*"))
+
+
+def test_only_the_new_layers_of_the_next_version_are_sent(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    base = layers(5, 4.2, 6)
+    first = images.build(engine.host, layers=base)
+    repository = first.name.partition(":")[0]
+    second = images.build(engine.host, f"{repository}:v2", layers=[*base, *layers(4.5)])
+    middle = images.build(engine.host, f"{repository}:v3", layers=[base[0], *layers(4.1), base[2]])
+    stored(run("--project-uuid", project, first.name))
+    for number, (image, new) in enumerate([(second, 4.5), (middle, 4.1)]):
+        # Another machine: only Arvados knows what was sent.
+        environment = {"XDG_CACHE_HOME": str(tmp_path / f"cache{number}")}
+        sandbox.clear_requests()
+        result = run("--project-uuid", project, image.name, env=environment)
+        uuid = stored(result)
+        assert new * MIB < sum(sent(sandbox)) < (new + 1) * MIB
+        assert re.search(r"MiB in \d+\.\d s: \d+\.\d MiB sent, 1\d\.\d MiB that Arvados had", result.stderr)
+        assert fetched(run_tool, uuid, tmp_path) == saved(engine, image, tmp_path)
+
+
+def test_blocks_of_any_new_image_are_reused_but_of_none_that_may_not_be_read(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    base = layers(5)
+    first = images.build(engine.host, layers=base)
+    second = images.build(engine.host, layers=[*base, *layers(0.1)])  # in another repository
+    stored(run("--project-uuid", project, first.name))
+    sandbox.clear_requests()
+    other: dict[str, str | None] = {"XDG_CACHE_HOME": str(tmp_path / "other")}
+    spectator = {"ARVADOS_API_TOKEN": sandbox.users["spectator"].token}
+    stored(run(second.name, env={**other, **spectator}))
+    assert sum(sent(sandbox)) > 5 * MIB
+    sandbox.clear_requests()
+    stored(run("--project-uuid", project, second.name, env=other))
+    assert sum(sent(sandbox)) < MIB
+
+
+def test_looking_for_what_is_known_costs_three_requests(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command
+) -> None:
+    stored(run("--project-uuid", project, images.build(engine.host).name))
+    for _ in range(2):
+        image = images.build(engine.host)
+        sandbox.clear_requests()
+        stored(run("--project-uuid", project, image.name))
+        queries = [one["query"] for one in sandbox.requests() if "created_at desc" in json.dumps(one["query"])]
+        assert len(queries) == 3
+        assert len(sandbox.requests()) < 25
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_goes_on_where_another_was_stopped(
+    engine: Engine,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    image = images.build(engine.host, layers=layers(5, 5, 5, 5, 5))
+    sandbox.fault("delay", service="keep", method="PUT", seconds=60, skip=5, times=None)
+    process = run.start("--project-uuid", project, image.name)
+    wait_until(lambda: sum(fault["struck"] for fault in sandbox.faults()) == 2)
+    os.kill(process.pid, number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 128 + number), err
+    assert out == ""
+    assert nothing_recorded(cluster, project)
+    sandbox.clear_faults()
+    sandbox.clear_requests()
+    (journal,) = journals(tmp_path)
+    assert journal.stat().st_mode & 0o777 == 0o600
+    assert len(journal.read_text().splitlines()) == 5
+    uuid = stored(run("--project-uuid", project, image.name))
+    assert len(sent(sandbox)) <= 11 - 5
+    assert fetched(run_tool, uuid, tmp_path) == saved(engine, image, tmp_path)
+    assert len(records(cluster, project)[0]) == 1
+
+
+def test_a_journal_cut_anywhere_or_another_tokens(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    sandbox.fault("status", service="api", method="POST", path="/collections", status=422, times=None)
+    refused = ("--project-uuid", project, "--retries=0", image.name)
+    failed(run(*refused), 6, image.id)
+    (journal,) = journals(tmp_path)
+    whole = journal.read_bytes()
+    for size in (0, 1, len(whole) // 2, len(whole) - 1, len(whole)):
+        journal.write_bytes(whole[:size])
+        sandbox.clear_requests()
+        failed(run(*refused), 6, image.id)
+        assert (sum(sent(sandbox)) < MIB) == (size == len(whole))  # a line counts when it has an end
+    sandbox.clear_requests()
+    admin = {"ARVADOS_API_TOKEN": sandbox.users["admin"].token}
+    failed(run(*refused, env=admin), 6, image.id)
+    assert sum(sent(sandbox)) > 5 * MIB
+    assert len(journals(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("options", [["--no-resume"], ["--no-cache"], ["--force"]])
+def test_options_that_do_without_the_journal(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, options: list[str]
+) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    sandbox.fault("status", service="api", method="POST", path="/collections", status=422, times=None)
+    refused = ("--project-uuid", project, "--retries=0", image.name)
+    failed(run(*options, *refused), 6, image.id)
+    assert bool(journals(tmp_path)) == (options != ["--no-cache"])
+    failed(run(*refused), 6, image.id)  # writes it
+    sandbox.clear_requests()
+    failed(run(*options, *refused), 6, image.id)
+    assert sum(sent(sandbox)) > 5 * MIB
+
+
+def test_force_sends_every_block(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    first = stored(run("--project-uuid", project, image.name))
+    sandbox.clear_requests()
+    assert stored(run("--project-uuid", project, "--force", image.name)) != first
+    assert sum(sent(sandbox)) > 5 * MIB
+
+
+def largest(archive: bytes) -> bytes:
+    """The archive's largest file."""
+    file = max(tarball.scan(io.BytesIO(archive)).files.values(), key=lambda file: file.size)
+    return archive[file.offset : file.offset + file.size]
+
+
+def forged(path: Path, data: bytes) -> None:
+    """A journal that says that a block is in Keep, with a signature that Arvados does not accept."""
+    locator = f"{hashlib.md5(data).hexdigest()}+{len(data)}+A{'0' * 40}@{int(time.time()) + 10**6:08x}"
+    path.write_text(f"{locator}\n")
+
+
+def test_signatures_that_arvados_does_not_accept(
+    engine: Engine,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    stored(run("--project-uuid", project, images.build(engine.host).name))  # makes the journal
+    (journal,) = journals(tmp_path)
+    data = saved(engine, image, tmp_path)
+    forged(journal, largest(data))
+    sandbox.clear_requests()
+    result = run("--project-uuid", project, image.name)
+    uuid = stored(result)
+    assert "warning" in result.stderr
+    assert "PermissionDenied" in result.stderr
+    assert fetched(run_tool, uuid, tmp_path) == data
+    # The bad notes are gone.
+    sandbox.clear_requests()
+    again = run("--project-uuid", project, images.build(engine.host, layers=layers(5)).name)
+    stored(again)
+    assert "warning" not in again.stderr
+
+    # Standard input cannot be read once more.
+    image = images.build(engine.host, layers=layers(5))
+    data = saved(engine, image, tmp_path)
+    forged(journal, largest(data))
+    shell = Command(["sh", "-c", f'{" ".join(run.argv)} "$@" <{tmp_path}/saved.tar', "sh"], *vars_of(run))
+    failed(shell("--project-uuid", project, "--from-archive", "-", image.name), 6, "PermissionDenied", "--force")
+    stored(shell("--project-uuid", project, "--from-archive", "-", "--force", image.name))
+    forged(journal, largest(data))
+    stored(run("--project-uuid", project, "--from-archive", str(tmp_path / "saved.tar"), images.unique_name()))
+
+
+def vars_of(command: Command) -> tuple[Path, dict[str, str], list[Any]]:
+    return command.directory, command.environment, command.processes
+
+
+def test_a_refusal_that_is_not_the_signatures_is_met_once(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
+) -> None:
+    base = layers(5)
+    stored(run("--project-uuid", project, images.build(engine.host, layers=base).name))
+    image = images.build(engine.host, layers=[*base, *layers(0.1)])
+    sandbox.clear_requests()
+    sandbox.fault("status", service="api", method="POST", path="/collections", status=403, times=None, errors=["no!"])
+    failed(run("--project-uuid", project, "--retries=0", image.name), 6, "no!")
+    assert [size > 5 * MIB for size in sent(sandbox)].count(True) == 1
+    assert len([path for path in writes(sandbox) if path.endswith("/collections")]) == 2
+
+
+def test_expired_signatures_are_not_used(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    before = sandbox.settings()["signature_ttl"]
+    base = layers(5)
+    sandbox.settings(signature_ttl=60)
+    try:
+        stored(run("--project-uuid", project, images.build(engine.host, layers=base).name))
+        sandbox.clear_requests()
+        result = run("--project-uuid", project, images.build(engine.host, layers=[*base, *layers(0.1)]).name)
+        stored(result)
+        # They would expire while much is sent.
+        assert sum(sent(sandbox)) > 5 * MIB
+        assert "warning" not in result.stderr
+        assert journals(tmp_path)[0].read_text().count("\n") > 0
+    finally:
+        sandbox.settings(signature_ttl=before)
+
+
+@pytest.mark.parametrize("what", ["collections", "links"])
+def test_what_was_made_is_not_made_again_when_the_answer_is_lost(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, what: str
+) -> None:
+    image = images.build(engine.host)
+    sandbox.fault("drop-after", service="api", method="POST", path=f"/{what}", times=1)
+    stored(run("--project-uuid", project, image.name))
+    assert len(records(cluster, project)[0]) == 1
+    assert records(cluster, project)[1] == sorted([image.name, image.id])
+    # Also when there is one like it already.
+    sandbox.fault("drop-after", service="api", method="POST", path=f"/{what}", times=1)
+    stored(run("--project-uuid", project, "--force", image.name))
+    assert len(records(cluster, project)[0]) == 2
+    assert len(records(cluster, project)[1]) == 4
+
+
+# The universal form, and archives
+
+
+def test_both_ways_store_the_same(
+    engine: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+) -> None:
+    image = images.build(engine.host, layers=layers(5, 0.2, 4, 0.3))
+    file = tmp_path / "image.tar"
+    file.write_bytes(saved(engine, image, tmp_path))
+    shell = Command(["sh", "-c", f'gzip -1 <{file} | {" ".join(run.argv)} "$@"', "sh"], *vars_of(run))
+    for words in (("--universal", image.name), (image.name,)):
+        (home := tmp_path / f"{len(words)}").mkdir()
+        uuids = [
+            stored(run("--project-uuid", project, "--force", *words)),
+            stored(run("--project-uuid", project, "--force", "--via-arv-put", *words)),
+            stored(run("--project-uuid", project, "--force", "--from-archive", str(file), *words)),
+            stored(shell("--project-uuid", project, "--force", "--from-archive", "-", *words)),
+        ]
+        contents = [fetched(run_tool, uuid, home) for uuid in uuids]
+        assert [hashlib.md5(content).hexdigest() for content in contents[1:]] == [
+            hashlib.md5(contents[0]).hexdigest()
+        ] * 3
+
+
+def test_an_archive_that_is_there_already_is_only_read(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    saved(engine, image, tmp_path)
+    words = ("--project-uuid", project, "--from-archive", str(tmp_path / "saved.tar"), image.name)
+    uuid = stored(run(*words))
+    sandbox.clear_requests()
+    assert stored(run(*words, env={"XDG_CACHE_HOME": str(tmp_path / "other")})) == uuid
+    assert writes(sandbox) == []
+
+
+def test_the_image_is_another_one_when_it_is_saved_again(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    base = layers(5)
+    stored(run("--project-uuid", project, images.build(engine.host, layers=base).name))
+    first = images.build(engine.host, layers=[*base, *layers(0.1)])
+    other = images.build(engine.host)
+    sandbox.fault("status", service="api", method="POST", path="/collections", status=403, times=1)
+    flag = tmp_path / "flag"
+    swaps = docker_that(
+        f'[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; '
+        f'if [ -e {flag} ]; then real image save {other.id}; else touch {flag}; real "$@"; fi'
+    )
+    failed(run("--project-uuid", project, "--retries=0", first.name, env=swaps), 6, first.id, other.id)
+
+
+# What is shown
+
+
+def test_a_dry_run_tells_and_writes_nothing(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    base = layers(5, 4.5)
+    first = images.build(engine.host, layers=base)
+    words = ("--project-uuid", project, "--dry-run")
+    sandbox.clear_requests()
+    result = run(*words, first.name)
+    assert result.status == 2, result.stderr
+    assert writes(sandbox) == []
+    assert nothing_recorded(cluster, project)
+    assert list((tmp_path / "cache").glob("**/docker/*")) == []
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"image {first.id} ({first.name}): not in Arvados"
+    assert [line.split()[1].rstrip(":") for line in lines[1:3]] == first.diff_ids
+    assert all(line.endswith(" bytes, new") for line in lines[1:3])
+    size = len(saved(engine, first, tmp_path))
+    assert lines[3:] == [f"{size} bytes would be sent"]
+
+    uuid = stored(run("--project-uuid", project, first.name))
+    sandbox.clear_requests()
+    result = run(*words, first.name)
+    assert result.status == 0
+    assert result.stdout == f"image {first.id} ({first.name}): in Arvados, in {uuid}\n0 bytes would be sent\n"
+    second = images.build(engine.host, layers=[*base, *layers(4)])
+    result = run(*words, second.name)
+    assert result.status == 2
+    assert [line.rpartition(", ")[2] for line in result.stdout.splitlines()[1:4]] == ["known", "known", "new"]
+    last = re.fullmatch(r"(\d+) bytes would be sent", result.stdout.splitlines()[-1])
+    assert last
+    assert 4 * MIB < int(last[1]) < 5 * MIB
+    # Another project's image, and one of Arvados alone.
+    home = run("--dry-run", first.name)
+    assert (home.status, home.stdout.splitlines()[0]) == (0, result_line(first, uuid))
+    engine.forget(first.id)
+    alone = run("--dry-run", first.name)
+    assert (alone.status, alone.stdout.splitlines()[0]) == (0, result_line(first, uuid))
+    saved(engine, second, tmp_path)
+    for form in ("--universal", "--no-universal"):
+        archived = run(*words, form, "--from-archive", str(tmp_path / "saved.tar"), second.name)
+        assert archived.status == 2
+        assert [line.rpartition(", ")[2] for line in archived.stdout.splitlines()[1:4]] == ["known", "known", "new"]
+    assert writes(sandbox) == []
+    assert [len(found) for found in records(cluster, project)] == [1, 2]
+    failed(run(*words, "--via-arv-put", second.name), 2, "--via-arv-put")
+    failed(run(*words, images.unique_name()), 3)
+
+
+def result_line(image: images.Image, uuid: str) -> str:
+    return f"image {image.id} ({image.name}): in Arvados, in {uuid}"
+
+
+def test_progress_on_a_terminal(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
+    sandbox.settings(keep_bandwidth=10e6)
+    try:
+        base = layers(5, 5)
+        stored(run("--project-uuid", project, images.build(engine.host, layers=base).name))
+        image = images.build(engine.host, layers=[*base, *layers(5)])
+        shown = run("--project-uuid", project, image.name, tty=True)
+        stored(shown)
+        line = r"\r(uploading|finishing): \d+ / \d+ MiB read, \d+ sent, 10 reused, \d+ MiB/s, \d+:\d\d left\x1b\[K"
+        assert re.search(line, shown.stderr), shown.stderr
+        assert "\r\x1b[Karv-keepdocker: 15.0 MiB in " in shown.stderr.split("\n")[-2]
+        for words in (["--no-progress"], ["--silent"]):
+            quiet = run("--project-uuid", project, "--force", *words, image.name, tty=True)
+            stored(quiet)
+            assert "\r" not in quiet.stderr
+            assert (quiet.stderr == "") == (words == ["--silent"])
+    finally:
+        sandbox.settings(keep_bandwidth=0)
+
+
+def test_progress_for_programs(engine: Engine, project: str, run: Command) -> None:
+    image = images.build(engine.host, layers=layers(5))
+    result = run("--project-uuid", project, "--batch-progress", image.name)
+    stored(result)
+    last = [line for line in result.stderr.splitlines() if "written" in line][-1]
+    assert re.fullmatch(r"\S+ \d+: (\d+) written \1 total", last)
+
+
+def test_progress_in_a_log(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
+    image = images.build(engine.host, layers=layers(8))
+    sandbox.fault("delay", service="keep", method="PUT", seconds=31, times=1)
+    result = run("--project-uuid", project, image.name)
+    stored(result)
+    lines = [line for line in result.stderr.splitlines() if " read, " in line]
+    assert len(lines) == 1
+    assert re.fullmatch(r"arv-keepdocker: \w+: \d+ / \d+ MiB read, \d+ sent, 0 reused, \d+ MiB/s, 0:00 left", lines[0])
+
+
+def test_wrong_numbers_of_threads(run: Command) -> None:
+    for words in (["--threads=0"], ["--threads=x"]):
+        result = run(*words, "debian")
+        assert result.status == 2
+        assert "--threads" in result.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_threads(engine: Engine, project: str, run: Command, threads: int) -> None:
+    image = images.build(engine.host, layers=layers(5, 4, 4))
+    stored(run("--project-uuid", project, f"--threads={threads}", image.name))
+    stored(run("--project-uuid", project, "--force", "--via-arv-put", f"--threads={threads}", image.name))
