@@ -56,11 +56,10 @@ class Sender:
         self._slots = threading.Semaphore(threads + 1)
         self._queue: SimpleQueue[tuple[bytes, Future[Stored]] | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        threading.Thread(target=self._load, daemon=True).start()
-        for thread in self._threads:
-            thread.start()
 
     def __enter__(self) -> "Sender":
+        for thread in (threading.Thread(target=self._load, daemon=True), *self._threads):
+            thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -121,15 +121,20 @@ class Streamed:
     def store(self, entry: Entry) -> str:
         """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
         catalog = self._way.catalog
-        try:
-            uuid = self._created(entry)
+        uploaded = self._sent()
+        with _explained(self._source):
+            uuid = self._created(entry, uploaded)
+        if uuid is None:
+            uploaded = self._sent_again()
+            with _explained(self._source):
+                uuid = catalog.create(entry, uploaded.manifest)
+        with _explained(self._source):
             catalog.link(uuid, entry)
-        except ArvadosError as error:
-            raise _not_stored(self._source, error) from error
         return uuid
 
-    def _created(self, entry: Entry) -> str:
-        way, uploaded = self._way, self._sent()
+    def _created(self, entry: Entry, uploaded: _Uploaded) -> str | None:
+        """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
+        way = self._way
         try:
             return way.catalog.create(entry, uploaded.manifest)
         except ArvadosRefusedError as error:
@@ -140,12 +145,16 @@ class Streamed:
                 raise ArvadosError(str(error), "Try again with --force, which sends every block.") from error
             # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
             way.display.warning(f"{error}; sending every block, also those that Arvados has")
-        if way.journal is not None:
-            way.journal.forget()
+            return None
+
+    def _sent_again(self) -> _Uploaded:
+        if self._way.journal is not None:
+            self._way.journal.forget()
         again = self._upload(reuse=False)
         if again.contents.image_id != self.image_id:
-            raise ArvadosError(f"it was {self.image_id} and is {again.contents.image_id} now")
-        return way.catalog.create(entry, again.manifest)
+            what = f"{self._source.what} changed while it was stored"
+            raise ArvadosError(f"{what}: it was {self.image_id} and is {again.contents.image_id} now")
+        return again
 
     def _sent(self) -> _Uploaded:
         if self._uploaded is None:
@@ -159,22 +168,19 @@ class Streamed:
         known = _Known(way.catalog, journal if way.resume else None, wanted.name)
         sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
         progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
+        cutter = Cutter(sender.send, hold=wanted.may_change)
         reuse_memory()
         if not way.dry_run:
             way.display.note(f"uploading {self._source.what}")
-        try:
-            with sender, progress:
-                cutter = Cutter(sender.send, hold=wanted.may_change)
-                read = contents.read(
-                    self._source, wanted, lambda stream: _Feeder(stream, cutter, progress), cutter.announce
-                )
-                progress.stage = "finishing"
-                cutter.close()
-                repacked = read.repacked
-                pieces = cutter.as_it_is() if repacked is None else cutter.arranged(repacked.parts)
-                text = manifest(f"{read.image_id}.tar", pieces)
-        except ArvadosError as error:
-            raise _not_stored(self._source, error) from error
+        with _explained(self._source), sender, progress:
+            read = contents.read(
+                self._source, wanted, lambda stream: _Feeder(stream, cutter, progress), cutter.announce
+            )
+            progress.stage = "finishing"
+            cutter.close()
+            repacked = read.repacked
+            pieces = cutter.as_it_is() if repacked is None else cutter.arranged(repacked.parts)
+            text = manifest(f"{read.image_id}.tar", pieces)
         if journal is not None and journal.problem is not None:
             way.display.warning(f"no notes of what was sent: {journal.problem}")
         if way.dry_run:
@@ -246,6 +252,10 @@ def _mebibytes(count: int) -> str:
     return f"{count / (1 << 20):.1f} MiB"
 
 
-def _not_stored(source: Source, error: ArvadosError) -> ArvadosError:
-    hint = error.hint or "What was sent need not be sent again: try the same command again."
-    return ArvadosError(f"{source.what} could not be stored: {error}", hint)
+@contextmanager
+def _explained(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except ArvadosError as error:
+        hint = error.hint or "What was sent need not be sent again: try the same command again."
+        raise ArvadosError(f"{source.what} could not be stored: {error}", hint) from error
