@@ -39,7 +39,7 @@ _EXIT_STATUS = """\
 exit status:
   0    done
   1    a failure that is none of the following
-  2    wrong usage
+  2    wrong usage, or a dry run that would have sent something
   3    the image is neither in the container engine nor in Arvados
   4    the container engine is missing, unreachable, or failed
   5    the saved image is broken, or of a format that the cluster refuses
