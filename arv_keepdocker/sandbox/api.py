@@ -106,6 +106,7 @@ class Api:
         entry = Entry("api", request.method, request.path, time=time.time())
         if len(request.raw_path) > _LONGEST_REQUEST_LINE:
             return await self._refuse(request, entry, Answer(431, b"431 Request Header Fields Too Large", "text/plain"))
+        entry.query_size = len(request.raw_path.partition("?")[2])
         data = await request.read()
         entry.body, entry.request_size = data[:KEPT_BODY].decode("utf-8", "replace"), len(data)
         try:

@@ -55,15 +55,10 @@ def encode(attribute: Attribute, value: Any) -> Any:
 def decode(resource: Resource, row: Mapping[str, Any]) -> Row:
     """A row's values as Python has them."""
     decoded = dict(row)
-    stored = resource.stored
-    for name, value in row.items():
-        attribute = stored[name]
-        if value is None:
-            continue
-        if attribute.is_json:
-            decoded[name] = json.loads(value)
-        elif attribute.type == "boolean":
-            decoded[name] = bool(value)
+    for attribute in resource.encoded:
+        value = decoded.get(attribute.name)
+        if value is not None:
+            decoded[attribute.name] = json.loads(value) if attribute.is_json else bool(value)
     return decoded
 
 

@@ -25,6 +25,8 @@ class Entry:
     instance: int = 0
     # The beginning of an API request's body.
     body: str = ""
+    # Of the query as it was sent, and of the body, in bytes.
+    query_size: int = 0
     request_size: int = 0
     response_size: int = 0
     status: int = 0

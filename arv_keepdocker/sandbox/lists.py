@@ -135,5 +135,4 @@ def _where(call: Call) -> list[list[Any]]:
 
 def _item(cluster: Cluster, call: Call, resource: Resource, row: Row, selected: list[str] | None) -> Row:
     row.pop("1", None)
-    rendered = render(cluster, call, resource, decode(resource, row), selected)
-    return {**rendered, "etag": ""} if selected is not None else rendered
+    return render(cluster, call, resource, decode(resource, row), selected)

@@ -57,6 +57,15 @@ COMPUTED_FROM: Mapping[tuple[str, str], tuple[str, ...]] = {
 }
 
 
+_COMPUTED_OF: dict[str, dict[str, Callable[[Cluster, Call, Row], Any]]] = {}
+for (_resource, _attribute), _function in _COMPUTED.items():
+    _COMPUTED_OF.setdefault(_resource, {})[_attribute] = _function
+
+
+def _etag(row: Row) -> str:
+    return hashlib.md5(f"{row.get('uuid')}{row.get('modified_at')}".encode()).hexdigest()[:25]
+
+
 def _rendered(attribute: Attribute, value: Any, nanoseconds: int) -> Any:
     if attribute.type == "datetime" and value is not None:
         return timestamps.render(value, nanoseconds)
@@ -71,18 +80,18 @@ def render(
     cluster: Cluster, call: Call, resource: Resource, row: Row, selected: list[str] | None = None, nanoseconds: int = 0
 ) -> Row:
     """An object as the API returns it: all of it, or the selected attributes."""
-    etag = hashlib.md5(f"{row.get('uuid')}{row.get('modified_at')}".encode()).hexdigest()[:25]
-    rendered: Row = {"kind": resource.kind, "etag": etag if selected is None else ""}
+    rendered: Row = {"kind": resource.kind, "etag": "" if selected is not None else _etag(row)}
+    computed = _COMPUTED_OF.get(resource.name, {})
     for name in resource.attributes if selected is None else selected:
-        if name == "etag":
-            continue
-        attribute = resource.attributes[name]
-        computed = _COMPUTED.get((resource.name, name))
         # A list without selection has not loaded the manifest; it is shown as "".
-        if computed and all(column in row for column in COMPUTED_FROM[resource.name, name]):
-            rendered[name] = computed(cluster, call, row)
-        else:
-            rendered[name] = _rendered(attribute, row.get(name), nanoseconds if name in ("created_at",) else 0)
+        if name in computed and all(column in row for column in COMPUTED_FROM[resource.name, name]):
+            rendered[name] = computed[name](cluster, call, row)
+        elif name != "etag":
+            value = row.get(name)
+            attribute = resource.attributes[name]
+            if value is None or attribute.type == "datetime":
+                value = _rendered(attribute, value, nanoseconds if name == "created_at" else 0)
+            rendered[name] = value
     return rendered
 
 

@@ -59,11 +59,11 @@ class Resource:
     # Text columns that no answer shows but filters on "any" search.
     hidden: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def class_name(self) -> str:
         return "".join(part.capitalize() for part in self.singular.split("_"))
 
-    @property
+    @functools.cached_property
     def kind(self) -> str:
         return "arvados#" + self.class_name[0].lower() + self.class_name[1:]
 
@@ -80,6 +80,11 @@ class Resource:
         """The columns of the table, the hidden ones too."""
         hidden = {name: Attribute(name, "text") for name in self.hidden}
         return {name: a for name, a in self.attributes.items() if a.stored} | hidden
+
+    @functools.cached_property
+    def encoded(self) -> list[Attribute]:
+        """The columns that hold something else than the attribute's value."""
+        return [a for a in self.stored.values() if a.is_json or a.type == "boolean"]
 
     def new_uuid(self) -> str:
         return f"{CLUSTER}-{self.infix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(15))
@@ -139,6 +144,7 @@ LINKS = Resource(
     fixed=_COMMON_FIXED | {"head_kind", "tail_kind"},
     indexes=(
         "CREATE INDEX IF NOT EXISTS links_class ON links (link_class, created_at, uuid)",
+        "CREATE INDEX IF NOT EXISTS links_class_uuid ON links (link_class, uuid)",
         "CREATE INDEX IF NOT EXISTS links_name ON links (name, link_class)",
         "CREATE INDEX IF NOT EXISTS links_head ON links (head_uuid, link_class)",
         "CREATE INDEX IF NOT EXISTS links_tail ON links (tail_uuid)",
