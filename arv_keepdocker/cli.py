@@ -2,23 +2,28 @@
 
 import argparse
 import contextlib
+import gc
 import io
+import itertools
 import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from . import __version__, listing, reference
 from .cache import Cache
 from .catalog import Catalog
+from .choice import ORDERS, Filters
 from .cluster import Cluster, logs_cleaned, tokens
 from .display import PROGRAM, Display, Style, escaped
 from .engine import Engine
 from .errors import ImageNotFoundError, KeepdockerError, UsageError
+from .formats import FORMATS, QUIET
+from .listing import StoredImage
 from .platforms import Platform
 from .push import Options, Outcome, Tools, push
 from .reference import Reference
@@ -33,7 +38,8 @@ _SWITCH = {
 }
 _WOULD_SEND = 2
 """The exit status of a dry run that would have sent something, as arv-put's."""
-_ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
+_LINES = 1000
+"""Lines of a listing that are written at a time."""
 
 _EXIT_STATUS = """\
 exit status:
@@ -75,7 +81,7 @@ def main(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)
     try:
-        result, status = _run(sys.argv[1:] if arguments is None else arguments, display, api)
+        result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
         _print(result, sys.stdout if stdout is None else stdout)
     except _Interrupted as interrupted:
         display.error(f"stopped by {interrupted.signal.name}")
@@ -88,7 +94,7 @@ def main(
         _show_traceback(display)
         display.error(f"{type(error).__name__}: {error}", "This is a bug; ARVADOS_DEBUG=1 shows where.")
         sys.exit(1)
-    sys.exit(status)
+    sys.exit(result.status)
 
 
 class _Interrupted(SystemExit):
@@ -103,20 +109,35 @@ def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
     raise _Interrupted(number)
 
 
-def _run(arguments: Sequence[str], display: Display, api: Any) -> tuple[str, int]:
-    """Do what the arguments ask for, and return what goes to stdout, and the exit status."""
+@dataclass(frozen=True)
+class _Result:
+    """What goes to stdout, in pieces."""
+
+    pieces: Iterable[str]
+    status: int = 0
+    """The exit status."""
+    whole: bool = True
+    """Whether it is an error if nobody reads it to its end."""
+
+
+def _run(arguments: Sequence[str], display: Display, api: Any) -> _Result:
+    """Do what the arguments ask for."""
     if "--version" in _before_dashes(arguments):
-        return _version(), 0  # without the half second that importing the SDK for the parser takes
+        return _version()  # without the half second that importing the SDK for the parser takes
     options = _parse(arguments)
     if options.version:
-        return _version(), 0
+        return _version()
     display.quiet = options.silent
     display.progress = _style(options, display)
     for token in tokens(api):
         display.hide(token)
     with logs_cleaned(display.clean):
         if options.from_archive is None and options.image in (None, _LIST_WORD):
-            return _listing(options, api), 0
+            with _without_garbage_collection():
+                return _Result(_listing(options, api), whole=False)
+        if given := _given_for_listing(options):
+            what = options.image or "an archive"
+            raise UsageError(f"{' and '.join(given)} is for listing images, and {what} is to be stored")
         return _push(options, display, api)
 
 
@@ -128,11 +149,11 @@ def _style(options: argparse.Namespace, display: Display) -> Style:
     return Style.LINE if options.progress or display.stream.isatty() else Style.PLAIN
 
 
-def _version() -> str:
+def _version() -> _Result:
     import importlib.metadata
 
     client = importlib.metadata.version("arvados-python-client")
-    return f"arv-keepdocker {__version__} (arvados-python-client {client})\n"
+    return _Result([f"arv-keepdocker {__version__} (arvados-python-client {client})\n"])
 
 
 def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:
@@ -140,7 +161,7 @@ def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _parser()
+    parser = option_parser()
     before = _before_dashes(arguments)
     # Intermixed, so that options may stand between IMAGE and TAG; it would take what follows `--` for options too.
     options = parser.parse_intermixed_args(before)
@@ -159,7 +180,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(escaped(message))  # words may come from anywhere, by way of a script
 
 
-def _parser() -> argparse.ArgumentParser:
+def option_parser() -> argparse.ArgumentParser:
+    """The parser of the command line; the manual page and the shells' completions are made from it, too."""
     from . import arvput
 
     parser = _Parser(
@@ -210,22 +232,61 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="save the image to the cache directory, and leave the rest to arv-put",
     )
+    _add_listing_options(parser.add_argument_group("options for listing images"))
     add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
     return parser
 
 
-def _count(word: str) -> int:
-    number = int(word)
-    if number < 1:
-        raise ValueError(word)
-    return number
+def _add_listing_options(group: argparse._ArgumentGroup) -> None:
+    form = group.add_mutually_exclusive_group()
+    form.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="table (default), wide (columns as wide as needed, with sizes and projects), json (an array), or jsonl "
+        "(an object in each line)",
+    )
+    form.add_argument("-q", "--quiet", action="store_true", help="print only the collections' UUIDs")
+    group.add_argument("--no-trunc", action="store_false", dest="trunc", help="do not cut ids to 12 characters")
+    group.add_argument(
+        "--filter",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="list only images of some names (reference=PATTERN), older or newer than another (before=IMAGE, "
+        "since=IMAGE), or without a name (dangling=true); can be given more than once",
+    )
+    group.add_argument(
+        "--sort",
+        choices=ORDERS,
+        help="newest, first in the alphabet, or largest first, instead of in the order in which Arvados prefers them",
+    )
+    group.add_argument("--limit", type=_count, metavar="N", help="list only the first N")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _given_for_listing(options: argparse.Namespace) -> list[str]:
+    """The options that only a listing has."""
+    given = {
+        "--format": options.format,
+        "--quiet": options.quiet,
+        "--no-trunc": not options.trunc,
+        "--filter": options.filter,
+        "--sort": options.sort,
+        "--limit": options.limit,
+    }
+    return [option for option, value in given.items() if value]
 
 
 def _cluster(options: argparse.Namespace, api: Any) -> Cluster:
     return Cluster.connect(options.retries) if api is None else Cluster(api, options.retries)
 
 
-def _push(options: argparse.Namespace, display: Display, api: Any) -> tuple[str, int]:
+def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
     from . import arvput
 
     if options.dry_run and options.via_arv_put:
@@ -256,8 +317,8 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> tuple[str,
         ),
     )
     if not options.dry_run:
-        return f"{outcome.collection}\n", 0
-    return _preview(outcome), _WOULD_SEND if outcome.sent else 0
+        return _Result([f"{outcome.collection}\n"])
+    return _Result([_preview(outcome)], _WOULD_SEND if outcome.sent else 0)
 
 
 def _preview(outcome: Outcome) -> str:
@@ -292,34 +353,59 @@ def _universal(options: argparse.Namespace) -> bool | None:
     return _SWITCH[setting]
 
 
-def _listing(options: argparse.Namespace, api: Any) -> str:
-    name, tag = (None, None) if options.tag is None else reference.split_query(options.tag)
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Python would look again and again through tens of thousands of images, of which none is garbage: a quarter of
+    the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _listing(options: argparse.Namespace, api: Any) -> Iterator[str]:
+    form = QUIET if options.quiet else FORMATS[options.format or "table"]
+    filters = Filters.parse(options.filter)
+    order = ORDERS.get(options.sort)
     cluster = _cluster(options, api)
     if options.project_uuid is not None:
         Catalog(cluster).owner(options.project_uuid)  # what is not there is not empty
-    images = listing.matching(cluster, name, tag, options.project_uuid)
-    if name is not None and not images:
+    fields = {*form.fields, *(order.fields if order is not None else ())}
+
+    def find(name: str) -> list[StoredImage]:
+        return listing.matching(cluster, *reference.split_query(name), options.project_uuid, sorted(fields))
+
+    images = listing.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
+    if options.tag is not None and not images:
         raise ImageNotFoundError(f"Arvados has no image {options.tag} that you may read")
-    rows = [_ROW.format("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")]
-    for collection, image in (image.as_listing() for image in images):
-        row = (image["repo"], image["tag"], image["dockerhash"][:12], collection, image["timestamp"].strftime("%c"))
-        rows.append(_ROW.format(*map(escaped, row)))
-    return "".join(rows)
+    for condition in filters.conditions(find):
+        images = [image for image in images if condition(image)]
+    if order is not None:
+        order.sort(images)
+    images = images[: options.limit]
+    owners = listing.owner_names(cluster, images) if form.owners else {}
+    lines = iter(form.write(images, owners, options.trunc))
+    return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
 
 
-def _print(result: str, stdout: TextIO | None) -> None:
+def _print(result: _Result, stdout: TextIO | None) -> None:
+    shown = f", which is: {''.join(result.pieces)}" if result.whole else ""
     if stdout is None:  # closed when Python started
-        raise KeepdockerError(f"there is no standard output for the result, which is: {result}")
+        raise KeepdockerError(f"there is no standard output for the result{shown}")
     try:
-        _write(result, stdout)
+        for piece in result.pieces:
+            _write(piece, stdout)
     except BrokenPipeError as error:
         # Whoever reads has seen enough, as in `| head`. Python would complain once more when it ends.
         with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), stdout.fileno())
-        if not result.startswith("REPOSITORY"):
-            raise KeepdockerError(f"nobody reads the result, which is: {result}") from error
+        if result.whole:
+            raise KeepdockerError(f"nobody reads the result{shown}") from error
     except OSError as error:
-        raise KeepdockerError(f"{error.strerror} while writing the result, which is: {result}") from error
+        raise KeepdockerError(f"{error.strerror} while writing the result{shown}") from error
 
 
 def _write(text: str, stdout: TextIO) -> None:

@@ -1,17 +1,25 @@
 """The Arvados cluster: a client for its API, and its refusals in our words."""
 
 import contextlib
+import copy
 import http.client
 import itertools
 import random
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .errors import ArvadosError
+from .lanes import Lanes
 
 _PAGE = 1000
 """Items that one answer may have at most; a server may cut that down, and says so."""
+_CHUNK = _PAGE - 1
+"""Values that one request names: the answer to a full page of them would look as if there were more."""
+_LANES = 8
+"""Requests at a time: what a small server takes from one user."""
 
 _LONGEST_PAUSE = 64
 """Seconds between two attempts, as in the SDK."""
@@ -95,28 +103,23 @@ class Cluster:
         """Change the fields of an object that `body` has."""
         return self.ask(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
 
-    def find(self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str]) -> Iterator[Record]:
+    def find(
+        self,
+        resource: str,
+        filters: Sequence[Sequence[object]],
+        select: Sequence[str],
+        lane: "Lane | None" = None,
+    ) -> Iterator[Record]:
         """All objects that pass the `filters`, with the fields of `select` and their uuid.
 
         Pages by uuid, which is unique, so that nothing is skipped or doubled however many there are; a result of one
         page costs one request.
         """
-        method = getattr(self.api, resource)().list
         after: list[list[object]] = []
         while True:
-            page = self.ask(
-                f"listing {resource}",
-                method(
-                    filters=[*filters, *after],
-                    select=sorted({*select, "uuid"}),
-                    order=["uuid asc"],
-                    limit=_PAGE,
-                    count="none",
-                ),
-            )
-            items = page["items"]
+            items, more = self.page(resource, [*filters, *after], select, lane)
             yield from items
-            if len(items) < (page.get("limit") or 1):
+            if not more:
                 return
             after = [["uuid", ">", items[-1]["uuid"]]]
 
@@ -131,6 +134,22 @@ class Cluster:
         items: Sequence[Record] = self.ask(f"listing {resource}", request)["items"]
         return items
 
+    def page(
+        self,
+        resource: str,
+        filters: Sequence[Sequence[object]],
+        select: Sequence[str],
+        lane: "Lane | None" = None,
+    ) -> tuple[list[Record], bool]:
+        """The first of the objects that `find` finds, by uuid, and whether there may be more."""
+        lane = lane or Lane(self.api)
+        request = lane.method(resource)(
+            filters=filters, select=sorted({*select, "uuid"}), order=["uuid asc"], limit=_PAGE, count="none"
+        )
+        page = self.ask(f"listing {resource}", request, lane)
+        items = page["items"]
+        return items, bool(items) and len(items) >= (page.get("limit") or 1)
+
     def find_in(
         self,
         resource: str,
@@ -140,14 +159,37 @@ class Cluster:
         select: Sequence[str],
     ) -> Iterator[Record]:
         """As `find`, of the objects whose `field` is one of `values`, however many these are."""
-        for start in range(0, len(values), _PAGE):
-            chunk = values[start : start + _PAGE]
-            yield from self.find(resource, [*filters, [field, "in", chunk]], select)
+        if len(values) <= _CHUNK:
+            if values:
+                yield from self.find(resource, [*filters, [field, "in", values]], select)
+            return
+        with self.lanes() as lanes:
+            queries = [
+                partial(self._all, resource, [*filters, [field, "in", chunk]], select) for chunk in chunks(values)
+            ]
+            for records in lanes.each(queries):
+                yield from records
 
-    def ask(self, what: str, request: Any, retries: int | None = None) -> Record:
-        """Send a request that the API client has prepared."""
+    def _all(self, *query: Any) -> list[Record]:
+        return list(self.find(*query))
+
+    def lanes(self) -> "Lanes[Lane]":
+        """Requests side by side, where the API client allows that: the SDK's thread-safe one does."""
+        import arvados.api
+
+        if not isinstance(self.api, arvados.api.ThreadSafeAPIClient):
+            return Lanes([Lane(self.api)])
+        # Its way is another client for every thread, which costs as much as several requests.
+        client = self.api.localapi()
+        if not hasattr(client._http, "orig_http_request"):
+            return Lanes([Lane(self.api)])
+        return Lanes([Lane(client, _twin(client._http)) for _ in range(_LANES)])
+
+    def ask(self, what: str, request: Any, lane: "Lane | None" = None, retries: int | None = None) -> Record:
+        """Send a request that the API client has prepared, on the connection of the `lane` if there is one."""
+        connection = {} if lane is None or lane.http is None else {"http": lane.http}
         with _explained(what):
-            answer = request.execute(num_retries=self.retries if retries is None else retries)
+            answer = request.execute(num_retries=self.retries if retries is None else retries, **connection)
         if not isinstance(answer, dict):
             raise ArvadosError(f"{what}: Arvados' answer is not an object")
         return answer
@@ -212,6 +254,44 @@ def _sent_once(http: Any) -> Iterator[None]:
 def like(text: str) -> str:
     """The pattern for a `like` filter that matches just `text`."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+class Lane:
+    """What one thread asks the API with."""
+
+    def __init__(self, api: Any, http: Any = None) -> None:
+        """Without `http`, the API client's own connection is used."""
+        self.http = http
+        self._api = api
+        self._methods: dict[str, Callable[..., Any]] = {}
+
+    def method(self, resource: str) -> Callable[..., Any]:
+        """What prepares a request for a list. The client makes it anew whenever it is asked, and takes long."""
+        if resource not in self._methods:
+            self._methods[resource] = getattr(self._api, resource)().list
+        return self._methods[resource]
+
+    def close(self) -> None:
+        if self.http is not None:
+            for connection in self.http.connections.values():
+                connection.close()
+
+
+def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The values in portions of which one request can name each."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def _twin(http: Any) -> Any:
+    """An HTTP client like the SDK's, with connections of its own.
+
+    A copy has none (httplib2 sees to that), but the SDK has put methods into it that belong to the original.
+    """
+    twin = copy.copy(http)
+    twin.orig_http_request = types.MethodType(type(http).request, twin)
+    twin.request = types.MethodType(http.request.__func__, twin)
+    return twin
 
 
 @contextlib.contextmanager

@@ -122,4 +122,6 @@ class Counter:
 
 def escaped(text: str) -> str:
     """`text` with control characters, and whatever else a terminal might obey, escaped."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

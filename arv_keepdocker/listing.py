@@ -2,59 +2,77 @@
 
 import datetime
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
-import ciso8601
-
+from . import survey
 from .cluster import Cluster, Record
+from .links import EPOCH, FIELDS, Link, age, parse_time
+from .links import HASH_LINK as HASH_LINK
+from .links import NAME_LINK as NAME_LINK
 from .reference import DEFAULT_TAG
+from .survey import Survey, owned_by
 
-HASH_LINK = "docker_image_hash"
-NAME_LINK = "docker_image_repo+tag"
-_FIELDS = ("created_at", "head_uuid", "link_class", "name", "owner_uuid", "properties")
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.IGNORECASE)
+_OWNER = ("owner_uuid",)
+_SECOND = datetime.timedelta(seconds=1)
 
 ImageListing = tuple[str, dict[str, Any]]
 """A collection's UUID and what is known of it; the keys are those that arvados-cwl-runner and arv-copy use."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredImage:
     """One name (or none) of one collection that links call a container image."""
 
     collection: str
     """The collection's UUID."""
-    owner: str
-    """UUID of the project or user that owns the collection."""
+    record: Record
+    """What else of the collection was asked for."""
     image_id: str | None
     """From the docker_image_hash link; None where only a name is known."""
     name: str | None
     """`repository:tag` from the docker_image_repo+tag link; None where only the id is known."""
-    link: Record
+    link: Link
     """The link that decides the order: the oldest of those that say the same."""
 
     @property
-    def order(self) -> tuple[int, datetime.datetime, str]:
+    def owner(self) -> str:
+        """UUID of the project or user that owns the collection."""
+        return str(self.record["owner_uuid"])
+
+    @property
+    def size(self) -> int:
+        """Of the collection's content, in bytes."""
+        return int(self.record["file_size_total"])
+
+    @property
+    def second(self) -> int:
+        """When the image was made, in seconds since 1970; 0 where that is not known."""
+        time = parse_time(self.link.time)
+        return 0 if time is None else (time - EPOCH) // _SECOND
+
+    @property
+    def order(self) -> tuple[int, datetime.datetime]:
         """Greater is more preferred.
 
         The API server compares image_timestamp in whole seconds, none counting as 1970, then the link's age
-        (measured on Arvados 3.2.1); what is equal to the server keeps a fixed order here.
+        (measured on Arvados 3.2.1).
         """
-        image_time = self._image_time()
-        seconds = 0 if image_time is None else int((image_time - _EPOCH).total_seconds() // 1)
-        return (seconds, _time(self.link["created_at"]) or _EPOCH, self.link["uuid"])
+        return self.second, self.link.created
 
     @property
     def properties(self) -> Record:
         """The deciding link's."""
-        return self.link["properties"] or {}
+        return self.link.properties
 
-    def _image_time(self) -> datetime.datetime | None:
-        return _time(self.properties.get("image_timestamp"))
+    @property
+    def created(self) -> datetime.datetime:
+        """When the image was made, or the link where that is not known, in the zone in which it was recorded."""
+        return parse_time(self.link.time) or self.link.created
 
     def as_listing(self) -> ImageListing:
         repository, tag = ("<none>", "<none>") if self.name is None else split_name(self.name)
@@ -62,7 +80,7 @@ class StoredImage:
             "dockerhash": self.image_id or "<unknown>",
             "repo": repository,
             "tag": tag,
-            "timestamp": (self._image_time() or _time(self.link["created_at"]) or _EPOCH).replace(tzinfo=None),
+            "timestamp": self.created.replace(tzinfo=None),
             "collection": self.collection,
             "_sort_key": self.order,
         }
@@ -74,25 +92,27 @@ def split_name(name: str) -> tuple[str, str]:
     return (repository, tag) if colon else (tag, "<none>")
 
 
-def every(cluster: Cluster, project: str | None = None) -> list[StoredImage]:
+def every(cluster: Cluster, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
     """All images that the user can read, the most preferred first; with `project` those that it owns, links and all."""
-    links = list(cluster.find("links", [["link_class", "in", [HASH_LINK, NAME_LINK]], *_owned(project)], _FIELDS))
-    return _ordered(_readable(cluster, links, project))
+    return _ordered(survey.of_all(cluster, project, fields))
 
 
-def named(cluster: Cluster, name: str, project: str | None = None) -> list[StoredImage]:
+def named(cluster: Cluster, name: str, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
     """The readable images that have exactly this `repository:tag`, the most preferred first."""
-    links = list(
-        cluster.find("links", [["link_class", "=", NAME_LINK], ["name", "=", name], *_owned(project)], _FIELDS)
-    )
-    return _ordered(_readable(cluster, links + _links_of(cluster, links, HASH_LINK, project), project))
+    filters = [["link_class", "=", NAME_LINK], ["name", "=", name], *owned_by(project)]
+    links = list(cluster.find("links", filters, FIELDS))
+    links += _links_of(cluster, links, HASH_LINK, project)
+    return _ordered(survey.of_links(cluster, links, project, fields))
 
 
-def by_id(cluster: Cluster, id_prefix: str, project: str | None = None) -> list[StoredImage]:
+def by_id(
+    cluster: Cluster, id_prefix: str, project: str | None = None, fields: Sequence[str] = _OWNER
+) -> list[StoredImage]:
     """The readable images whose id begins with `id_prefix` (`sha256:` and digits), the most preferred first."""
     whole = len(id_prefix) == len("sha256:") + 64
     links = _hash_links(cluster, ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"], project)
-    return _ordered(_readable(cluster, links + _links_of(cluster, links, NAME_LINK, project), project))
+    links += _links_of(cluster, links, NAME_LINK, project)
+    return _ordered(survey.of_links(cluster, links, project, fields))
 
 
 def holders(
@@ -101,83 +121,75 @@ def holders(
     """The readable collections that are linked as `image_id`, or whose link with their id meets another filter,
     whatever their names; the most preferred first."""
     condition = ["name", "=", image_id] if condition is None else condition
-    return _ordered(_readable(cluster, _hash_links(cluster, condition, None), None))
+    return _ordered(survey.of_links(cluster, _hash_links(cluster, condition, None), None, _OWNER))
 
 
 def matching(
-    cluster: Cluster, name: str | None = None, tag: str | None = None, project: str | None = None
+    cluster: Cluster,
+    name: str | None = None,
+    tag: str | None = None,
+    project: str | None = None,
+    fields: Sequence[str] = (),
 ) -> list[StoredImage]:
-    """All images, or those of a name: exactly `name`:`tag` first, and without a tag also ids that begin with `name`."""
+    """All images, or those of a name: exactly `name`:`tag` first, and without a tag also ids that begin with `name`.
+
+    Of the collections, these `fields` are asked for.
+    """
     if not name:
-        return every(cluster, project)
+        return every(cluster, project, fields)
     if name == "sha256" and tag is not None:
         # arvados-cwl-runner cuts an id at the colon.
         name, tag = f"{name}:{tag}", None
-    found = named(cluster, f"{name}:{tag or DEFAULT_TAG}", project)
+    found = named(cluster, f"{name}:{tag or DEFAULT_TAG}", project, fields)
     digits = _ID_PREFIX.fullmatch(name)
     if not found and tag is None and digits is not None:
-        found = by_id(cluster, f"sha256:{digits[1].lower()}", project)
+        found = by_id(cluster, f"sha256:{digits[1].lower()}", project, fields)
     return found
 
 
-def _owned(project: str | None) -> Sequence[Sequence[object]]:
-    return [] if project is None else [["owner_uuid", "=", project]]
+def owner_names(cluster: Cluster, images: Iterable[StoredImage]) -> dict[str, str]:
+    """The names of the projects and users that own the images, by their UUIDs, as far as the user can read them."""
+    owners = sorted({image.owner for image in images})
+    projects = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-j7d0g-")]
+    users = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-tpzed-")]
+    names = {group["uuid"]: group["name"] for group in cluster.find_in("groups", "uuid", projects, [], ["name"])}
+    for user in cluster.find_in("users", "uuid", users, [], ["first_name", "last_name"]):
+        names[user["uuid"]] = f"{user['first_name']} {user['last_name']}".strip()
+    return names
 
 
 def _hash_links(cluster: Cluster, condition: Sequence[object], project: str | None) -> list[Record]:
-    return list(cluster.find("links", [["link_class", "=", HASH_LINK], condition, *_owned(project)], _FIELDS))
+    return list(cluster.find("links", [["link_class", "=", HASH_LINK], condition, *owned_by(project)], FIELDS))
 
 
 def _links_of(cluster: Cluster, links: Iterable[Record], link_class: str, project: str | None) -> list[Record]:
     """The links of the other class to the same collections."""
     heads = sorted({link["head_uuid"] for link in links})
-    filters = [["link_class", "=", link_class], *_owned(project)]
-    return list(cluster.find_in("links", "head_uuid", heads, filters, _FIELDS))
+    filters = [["link_class", "=", link_class], *owned_by(project)]
+    return list(cluster.find_in("links", "head_uuid", heads, filters, FIELDS))
 
 
-def _readable(cluster: Cluster, links: Sequence[Record], project: str | None) -> list[StoredImage]:
-    """Images from links; links to collections that are gone or not readable are listed all the same by the server.
+def _ordered(found: Survey) -> list[StoredImage]:
+    """The images, the most preferred first; what is equal to the server keeps a fixed order here.
 
-    A collection that was moved out of the `project` leaves its links there; arvados-cwl-runner relies on its not being
-    found, for then it makes a copy in the project.
+    The server takes the oldest of several links that say the same.
     """
-    # A link may point to anything, and a UUID of another cluster would make the server ask that one.
-    ours = re.compile(rf"{cluster.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
-    heads = sorted({link["head_uuid"] for link in links if ours.fullmatch(link["head_uuid"] or "")})
-    owners = {
-        record["uuid"]: record["owner_uuid"]
-        for record in cluster.find_in("collections", "uuid", heads, _owned(project), ["owner_uuid"])
-    }
-    hashes: dict[str, Record] = {}
-    names: dict[str, dict[str, Record]] = defaultdict(dict)
-    # The server takes the oldest of several links that say the same of a collection.
-    for link in sorted(links, key=lambda link: (link["created_at"], link["uuid"])):
-        if link["head_uuid"] not in owners:
-            continue
-        if link["link_class"] == HASH_LINK:
-            hashes.setdefault(link["head_uuid"], link)
-        else:
-            names[link["head_uuid"]].setdefault(link["name"], link)
     images: list[StoredImage] = []
-    for head, owner in owners.items():
-        hash_link = hashes.get(head)
-        image_id = hash_link["name"] if hash_link is not None else None
-        images += [StoredImage(head, owner, image_id, name, link) for name, link in names[head].items()]
-        if hash_link is not None and not names[head]:
-            images.append(StoredImage(head, owner, image_id, None, hash_link))
+    hashes: dict[str, Link] = {}
+    for link in sorted(found.hashes, key=age):
+        hashes.setdefault(link.collection, link)
+    named: set[str] = set()
+    for key in (age, attrgetter("name"), attrgetter("collection")):
+        found.names.sort(key=key)
+    for (collection, name), links in groupby(found.names, key=attrgetter("collection", "name")):
+        if (record := found.collections.get(collection)) is not None:
+            image_id = hashes[collection].name if collection in hashes else found.ids.get(collection)
+            images.append(StoredImage(collection, record, image_id, name, next(links)))
+            named.add(collection)
+    for collection, link in sorted(hashes.items()):
+        if collection in found.collections and collection not in named:
+            images.append(StoredImage(collection, found.collections[collection], link.name, None, link))
+    # By `order`, without so many tuples.
+    for key in (attrgetter("link.created"), attrgetter("second")):
+        images.sort(key=key, reverse=True)
     return images
-
-
-def _ordered(images: Iterable[StoredImage]) -> list[StoredImage]:
-    return sorted(images, key=lambda image: image.order, reverse=True)
-
-
-def _time(value: object) -> datetime.datetime | None:
-    """A time as ISO 8601 has it, in UTC if it names no zone; None for anything else."""
-    if not isinstance(value, str):
-        return None
-    try:
-        time: datetime.datetime = ciso8601.parse_datetime(value)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=datetime.timezone.utc)

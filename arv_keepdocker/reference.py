@@ -84,6 +84,15 @@ def familiar(name: str) -> str:
     return name
 
 
+def split_recorded(name: str) -> Reference:
+    """The parts of a name as Arvados has recorded it, which may be any text."""
+    repository, at, digest = name.partition("@")
+    if at:
+        return Reference(repository=repository, digest=digest)
+    repository, tag = _split_tag(name)
+    return Reference(repository=repository, tag=tag)
+
+
 def split_query(text: str) -> tuple[str, str | None]:
     """The name and the tag, if there is one, by which to look for images in Arvados; anything may be looked for."""
     if text.lower().startswith("sha256:"):

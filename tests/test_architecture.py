@@ -15,12 +15,12 @@ LAYERS = [
     {"cli"},
     {"push"},
     {"saved", "upload"},
-    {"catalog", "contents", "keep"},
+    {"catalog", "choice", "contents", "formats", "keep"},
     {"blocks", "journal", "listing", "progress", "source"},
-    {"repack"},
-    {"archive"},
+    {"repack", "survey"},
+    {"archive", "links"},
     {"arvput", "cache", "cluster", "display", "engine", "tarball"},
-    {"headers", "platforms", "reference"},
+    {"headers", "lanes", "platforms", "reference", "uuids"},
     {"errors"},
 ]
 """The package's modules, those that may import the ones below first."""

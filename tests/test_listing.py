@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import secrets
 import shlex
 import signal
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -396,6 +400,140 @@ def test_more_images_than_a_page_and_a_pipe_that_is_closed(
         piped = shell(env={**environment, "PYTHONUNBUFFERED": unbuffered})
         assert piped.stdout == result.stdout.splitlines(keepends=True)[0]
         assert piped.stderr == "status 0\n"
+
+
+def test_the_cost_of_many(crowded: Sandbox, run: Command, run_upstream: Command) -> None:
+    environment = dict(crowded.environment())
+    crowded.settings(latency_ms=50)
+
+    def cost(program: Command, *words: str) -> tuple[list[dict[str, Any]], int, int]:
+        crowded.clear_requests()
+        assert program("images", *words, env=environment).status == 0
+        requests = crowded.requests()
+        sent = sum(request["query_size"] + request["request_size"] for request in requests)
+        return requests, sent, sum(request["response_size"] for request in requests)
+
+    requests, sent, received = cost(run)
+    _, upstream_sent, upstream_received = cost(run_upstream)
+    name = ":".join(run("images", env=environment).stdout.splitlines()[1].split()[:2])
+    by_name, _, _ = cost(run, name)
+    crowded.settings(latency_ms=0)
+    # How many requests there are at the beginning of each.
+    begins = [request["time"] for request in requests]
+    ends = [request["time"] + request["seconds"] for request in requests]
+    at_once = [sum(begin <= time < end for begin, end in zip(begins, ends, strict=True)) for time in begins]
+    assert 2 < max(at_once) <= 8
+    assert sent < upstream_sent / 3  # which grows with the square
+    assert received < upstream_received / 1.7
+    assert len(by_name) <= 5
+
+
+def test_nothing_is_missed_or_doubled_while_images_are_stored(crowded: Sandbox) -> None:
+    cluster = Cluster(crowded)
+    api = cluster.api()
+    home = api.users().current().execute()["uuid"]
+    before = [uuid for uuid, _ in arv_keepdocker.list_images_in_arv(api, 3)]
+    stored: list[str] = []
+    enough = threading.Event()
+
+    def store() -> None:
+        own = Cluster(crowded)
+        catalogue = Catalogue(own.api(), home)
+        while not enough.is_set():
+            stored.append(catalogue.image(f"{catalogue.prefix}:{len(stored)}"))
+        own.close()
+
+    other = threading.Thread(target=store)
+    other.start()
+    try:
+        for _ in range(5):
+            known = list(stored)
+            found = arv_keepdocker.list_images_in_arv(api, 3)
+            rows = [(uuid, image["repo"], image["tag"]) for uuid, image in found]
+            assert len(set(rows)) == len(rows)
+            uuids = {uuid for uuid, _ in found}
+            assert uuids >= {*before, *known}
+            assert "<unknown>" not in {image["dockerhash"] for _, image in found}
+    finally:
+        enough.set()
+        other.join()
+        for uuid in stored:
+            api.collections().delete(uuid=uuid).execute()
+        cluster.close()
+    assert stored
+
+
+def test_a_crowd_of_oddities(crowded: Sandbox, run: Command) -> None:
+    """Of many images, most links with ids are read in part; what shows must not depend on that."""
+    cluster = Cluster(crowded)
+    api = cluster.api()
+    body = {"group": {"group_class": "project", "name": secrets.token_hex(4)}}
+    project = api.groups().create(body=body).execute()["uuid"]
+    catalogue = Catalogue(api, project)
+    environment = dict(crowded.environment())
+    for number in range(5):
+        catalogue.image(None, f"2024-01-0{number + 1}T00:00:00Z")
+        catalogue.link(NAME, f"nohash:{number}", catalogue.collection(), f"2024-02-0{number + 1}T00:00:00Z")
+        two = catalogue.image(None if number % 2 else f"two:{number}", f"2024-03-0{number + 1}T00:00:00Z")
+        catalogue.link(HASH, catalogue.new_id(), two, f"2024-04-0{number + 1}T00:00:00Z")
+        catalogue.link(NAME, f"of-nothing:{number}", "junk")
+    alone = run("images", "--project-uuid", project, env=environment).stdout.splitlines()
+    assert len(alone) == 16
+    everything = run("images", env=environment).stdout.splitlines()
+    assert [line for line in everything if line in alone] == alone
+    assert not [line for line in everything if "of-nothing" in line]
+    api.groups().delete(uuid=project).execute()
+    cluster.close()
+
+
+def test_a_client_that_threads_must_not_share(crowded: Sandbox) -> None:
+    import arvados.api
+
+    safe = Cluster(crowded)
+    plain = arvados.api.api_client(**arvados.api.api_kwargs_from_config("v1", crowded.environment()), cache=False)
+    crowded.settings(latency_ms=20)
+    expected = arv_keepdocker.list_images_in_arv(safe.api(), 3)
+    crowded.clear_requests()
+    assert arv_keepdocker.list_images_in_arv(plain, 3) == expected
+    requests = crowded.requests()
+    crowded.settings(latency_ms=0)
+    assert all(a["time"] + a["seconds"] <= b["time"] for a, b in itertools.pairwise(requests))
+    safe.close()
+    plain.close_connections()
+
+
+def test_one_of_many_requests_is_refused(crowded: Sandbox, run: Command) -> None:
+    refused = ["Invalid something: 422"]
+    crowded.fault("status", path="/links.*uuid.*>", skip=2, times=None, status=422, errors=refused)
+    result = run("images", env=dict(crowded.environment()))
+    crowded.clear_faults()
+    assert (result.status, result.stdout) == (6, "")
+    assert refused[0] in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_one_of_many_requests_fails_for_a_moment(crowded: Sandbox, run: Command) -> None:
+    environment = dict(crowded.environment())
+    expected = run("images", env=environment).stdout
+    crowded.fault("status", path="/links.*uuid.*>", skip=1, times=1, status=503)
+    crowded.fault("drop", path="/collections", times=1)
+    assert run("images", env=environment).stdout == expected
+    assert not [fault for fault in crowded.faults() if not fault["struck"]]
+    crowded.clear_faults()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_while_many_requests_wait(crowded: Sandbox, run: Command, number: int, status: int) -> None:
+    crowded.clear_requests()
+    crowded.fault("delay", path="/links.*uuid.*>", times=None, seconds=60)
+    process = run.start("images", env=dict(crowded.environment()))
+    while sum("uuid" in request["query"].get("filters", "") for request in crowded.requests()) < 2:
+        sleep(0.05)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=10)
+    crowded.clear_faults()
+    assert (process.returncode, out) == (status, "")
+    assert "Traceback" not in err
 
 
 def test_what_was_stored_is_listed(engine: Engine, project: str, run: Command) -> None:

@@ -1,0 +1,105 @@
+"""Which of the images that Arvados has are listed, and in which order."""
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import ImageNotFoundError, UsageError
+from .listing import StoredImage
+from .reference import familiar, split_recorded
+
+Find = Callable[[str], Sequence[StoredImage]]
+"""What looks up images by a name or the beginning of an id, the most preferred first."""
+Condition = Callable[[StoredImage], bool]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What `--filter KEY=VALUE` says, each of the keys any number of times."""
+
+    references: Sequence[str] = ()
+    """Patterns of names, one of which is to match."""
+    before: Sequence[str] = ()
+    """Images than which those listed are to be older."""
+    since: Sequence[str] = ()
+    """Images than which those listed are to be newer."""
+    dangling: bool | None = None
+    """Whether those listed are to be without a name, or to have one."""
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> "Filters":
+        """Raises UsageError, which says what is possible, for anything else."""
+        values: Mapping[str, list[str]] = {key: [] for key in ("reference", "before", "since", "dangling")}
+        for word in words:
+            key, equals, value = word.partition("=")
+            if key not in values:
+                raise UsageError(
+                    f"there is no filter {key!r}", f"There are {', '.join(f'{key}=...' for key in values)}."
+                )
+            if not equals or not value:
+                raise UsageError(f"filter {key!r} has no value", f"--filter {key}=... is what it looks like.")
+            values[key].append(value)
+        return cls(values["reference"], values["before"], values["since"], _truth(values["dangling"]))
+
+    def conditions(self, find: Find) -> list[Condition]:
+        """What an image must be to be listed. Raises ImageNotFoundError where there is no image to compare with."""
+        conditions: list[Condition] = []
+        if self.references:
+            conditions.append(lambda image: any(_matches(pattern, image.name) for pattern in self.references))
+        if self.dangling is not None:
+            conditions.append(lambda image: (image.name is None) == self.dangling)
+        if self.before:
+            earliest = min(_the_one(find, name).created for name in self.before)
+            conditions.append(lambda image: image.created < earliest)
+        if self.since:
+            latest = max(_the_one(find, name).created for name in self.since)
+            conditions.append(lambda image: image.created > latest)
+        return conditions
+
+
+def _truth(values: Sequence[str]) -> bool | None:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    for value in values:
+        if value not in words:
+            raise UsageError(f"dangling={value!r} is neither true nor false")
+    if len({words[value] for value in values}) > 1:
+        raise UsageError("nothing is both dangling=true and dangling=false")
+    return words[values[0]] if values else None
+
+
+def _the_one(find: Find, name: str) -> StoredImage:
+    found = find(name)
+    if not found:
+        raise ImageNotFoundError(f"Arvados has no image {name} that you may read, to compare others with")
+    return found[0]
+
+
+def _matches(pattern: str, name: str | None) -> bool:
+    """As docker does it: a shell's pattern of the name as written for short, with the tag or without, in which `*` and
+    `?` do not match a slash."""
+    if name is None:
+        return False
+    short = familiar(name)
+    return any(_matches_parts(pattern, text) for text in (name, short, split_recorded(short).repository or ""))
+
+
+def _matches_parts(pattern: str, text: str) -> bool:
+    patterns, parts = pattern.replace("[^", "[!").split("/"), text.split("/")
+    return len(patterns) == len(parts) and all(map(fnmatch.fnmatchcase, parts, patterns))
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order other than that of preference."""
+
+    sort: Callable[[list[StoredImage]], None]
+    """What is equal stays in the order in which it was."""
+    fields: Sequence[str] = ()
+    """Of the collections, beside their UUIDs."""
+
+
+ORDERS: Mapping[str, Order] = {
+    "created": Order(lambda images: images.sort(key=lambda image: image.created, reverse=True)),
+    "name": Order(lambda images: images.sort(key=lambda image: (image.name is None, image.name or ""))),
+    "size": Order(lambda images: images.sort(key=lambda image: image.size, reverse=True), ("file_size_total",)),
+}

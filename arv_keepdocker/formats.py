@@ -1,0 +1,119 @@
+"""The forms in which images are listed: for people, and for programs."""
+
+import datetime
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .display import escaped
+from .links import parse_time
+from .listing import StoredImage, split_name
+from .reference import Reference, split_recorded
+
+ENGINE_ID = "arv:engine_image_id"
+_ID_LENGTH = 12
+_ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
+_TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_NO_NAME = ("<none>", "<none>")
+
+Owners = Mapping[str, str]
+"""Names of projects and users by their UUIDs, as far as they can be read."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One form: how the lines are written, and what must be asked for."""
+
+    write: Callable[[Sequence[StoredImage], Owners, bool], Iterable[str]]
+    """From the images, the names of their owners, and whether long ids are cut: the text in pieces."""
+    fields: Sequence[str] = ()
+    """Of the collections, beside their UUIDs."""
+    owners: bool = False
+    """Whether the names of the owners are shown."""
+
+
+def _table(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+    """As upstream has it."""
+    yield _ROW.format(*_TITLES)
+    end = _ID_LENGTH if cut else None
+    for image in images:
+        repository, tag = _NO_NAME if image.name is None else split_name(escaped(image.name))
+        image_id = escaped(image.image_id or "<unknown>")[:end]
+        yield _ROW.format(repository, tag, image_id, image.collection, image.created.strftime("%c"))
+
+
+def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+    rows: list[tuple[str, ...]] = [(*_TITLES, "SIZE", "PROJECT")]
+    end = _ID_LENGTH if cut else None
+    for image in images:
+        image_id = image.image_id or "<unknown>"
+        row = (
+            *(_NO_NAME if image.name is None else split_name(image.name)),
+            image_id.removeprefix("sha256:")[:end] if cut else image_id,
+            image.collection,
+            f"{image.created.astimezone(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+            _readable_size(image.size),
+            owners.get(image.owner, image.owner),
+        )
+        rows.append(tuple(map(escaped, row)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() + "\n"
+
+
+def _array(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+    separator = "[\n"
+    for image in images:
+        yield separator + json.dumps(_object(image, owners))
+        separator = ",\n"
+    yield "\n]\n" if images else "[]\n"
+
+
+def _lines(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+    return (json.dumps(_object(image, owners)) + "\n" for image in images)
+
+
+def _uuids(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+    return (image.collection + "\n" for image in images)
+
+
+QUIET = Format(_uuids)
+_DETAILS = ("created_at", "file_size_total", "owner_uuid", "portable_data_hash")
+FORMATS = {
+    "table": Format(_table),
+    "wide": Format(_wide, ("file_size_total", "owner_uuid"), owners=True),
+    "json": Format(_array, _DETAILS, owners=True),
+    "jsonl": Format(_lines, _DETAILS, owners=True),
+}
+
+
+def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
+    """All that is known of an image; what is not is null."""
+    name = Reference() if image.name is None else split_recorded(image.name)
+    return {
+        "repository": name.repository,
+        "tag": name.tag,
+        "digest": name.digest,
+        "id": image.image_id,
+        "engine_id": image.properties.get(ENGINE_ID),
+        "collection_uuid": image.collection,
+        "portable_data_hash": image.record["portable_data_hash"],
+        "owner_uuid": image.owner,
+        "owner_name": owners.get(image.owner),
+        "created": _iso(parse_time(image.link.time)),
+        "stored_at": _iso(parse_time(image.record["created_at"])),
+        "size": image.size,
+    }
+
+
+def _iso(time: datetime.datetime | None) -> str | None:
+    return None if time is None else time.astimezone(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def _readable_size(size: int) -> str:
+    """As docker has it: decimal, with three digits."""
+    number, unit = float(size), 0
+    while number >= 999.5 and unit < len(_UNITS) - 1:
+        number, unit = number / 1000, unit + 1
+    return f"{number:.3g}{_UNITS[unit]}"

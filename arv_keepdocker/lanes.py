@@ -1,0 +1,81 @@
+"""Work side by side, each lane with a connection of its own."""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Closable(Protocol):
+    """What a lane works with, one thread at a time."""
+
+    def close(self) -> None: ...
+
+
+Connection = TypeVar("Connection", bound=Closable)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+class Lanes(Generic[Connection]):
+    """A context in which work is done side by side.
+
+    Its threads do not keep a program that is told to stop from ending, as those of concurrent.futures would.
+    """
+
+    def __init__(self, connections: Sequence[Connection]) -> None:
+        """There are as many lanes as connections; of one alone, the thread that takes the results does the work."""
+        self._unused = list(connections)
+        self._alone = self._unused.pop() if len(connections) == 1 else None
+        self._threads: list[threading.Thread] = []
+        self._work: queue.SimpleQueue[Callable[[Connection], object] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def each(self, work: Sequence[Callable[[Connection], Result]]) -> Iterator[Result]:
+        """The results in the order in which they are there; raises what the work raises."""
+        if self._alone is not None:
+            yield from (each(self._alone) for each in work)
+            return
+        for each in work:
+            self._work.put(each)
+        while self._unused and len(self._threads) < len(work):
+            # Each has as much to do as there is; there are no more of them than are of use, for connections cost.
+            thread = threading.Thread(target=self._run, args=(self._unused.pop(),), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        for _ in work:
+            result = self._done.get()
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result  # type: ignore[misc]
+
+    def _run(self, connection: Connection) -> None:
+        while (work := self._work.get()) is not None:
+            try:
+                self._done.put(work(connection))
+            except BaseException as error:
+                self._done.put(_Failure(error))
+        connection.close()
+
+    def __enter__(self) -> "Lanes[Connection]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
+        for _ in self._threads:
+            self._work.put(None)
+        if error is None:
+            for thread in self._threads:
+                thread.join()

@@ -1,0 +1,57 @@
+"""The links that make a collection a container image."""
+
+import datetime
+from typing import Any, NamedTuple
+
+import ciso8601
+
+from .cluster import Record
+
+HASH_LINK = "docker_image_hash"
+NAME_LINK = "docker_image_repo+tag"
+FIELDS = ("created_at", "head_uuid", "link_class", "name", "properties")
+"""All that is needed of a link."""
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_TIME = "image_timestamp"
+_NOTHING: Record = {}
+
+
+class Link(NamedTuple):
+    """A link that says the id or a name of a collection. There may be many, so it holds no more than is needed."""
+
+    collection: str
+    """The collection's UUID, or whatever else the link points to."""
+    name: str
+    created: datetime.datetime
+    time: Any
+    """The image's, as recorded."""
+    more: Record
+    """The other properties."""
+
+    @classmethod
+    def of(cls, record: Record) -> "Link":
+        properties = dict(record.get("properties") or _NOTHING)
+        time = properties.pop(_TIME, None)
+        created = parse_time(record.get("created_at")) or EPOCH
+        return cls(record["head_uuid"] or "", record["name"], created, time, properties or _NOTHING)
+
+    @property
+    def properties(self) -> Record:
+        """All of them, as recorded."""
+        return self.more if self.time is None else {_TIME: self.time, **self.more}
+
+
+def age(link: Link) -> tuple[datetime.datetime, str]:
+    """Less is older; what is of the same age has at least a fixed order."""
+    return link.created, str(link.time)
+
+
+def parse_time(value: object) -> datetime.datetime | None:
+    """A time as ISO 8601 has it, in UTC if it names no zone; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        time: datetime.datetime = ciso8601.parse_datetime(value)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else time.replace(tzinfo=datetime.timezone.utc)

@@ -1,0 +1,140 @@
+"""What Arvados says of images: links, and the collections that they point to, be it tens of thousands."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from . import uuids
+from .cluster import Cluster, Lane, Record, chunks
+from .links import FIELDS, HASH_LINK, NAME_LINK, Link
+
+_CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
+_FEWER_FIELDS = {NAME_LINK: FIELDS, HASH_LINK: ("head_uuid", "name")}
+_FILL = 0.85
+"""How full the page of a range shall be: one that overflows costs another request."""
+_NOTHING: Record = {}
+
+
+@dataclass
+class Survey:
+    """Links that say names and ids, and the collections that the user can read."""
+
+    names: list[Link] = field(default_factory=list)
+    """Those that say names, in no order; one may be there twice."""
+    hashes: list[Link] = field(default_factory=list)
+    """Those that say ids, likewise."""
+    ids: dict[str, str] = field(default_factory=dict)
+    """Ids by the UUIDs of collections for which no link in `hashes` says it."""
+    collections: dict[str, Record] = field(default_factory=dict)
+    """By their UUIDs, the fields that were asked for."""
+
+
+def of_links(cluster: Cluster, links: Iterable[Record], project: str | None, fields: Sequence[str]) -> Survey:
+    """The links and their collections, as far as the `project` owns these if there is one, with these `fields`.
+
+    A collection that was moved out of the project leaves its links there; arvados-cwl-runner relies on its not being
+    found, for then it makes a copy in the project.
+    """
+    survey = Survey()
+    for record in links:
+        (survey.hashes if record["link_class"] == HASH_LINK else survey.names).append(Link.of(record))
+    heads = sorted({link.collection for link in [*survey.hashes, *survey.names]})
+    for record in cluster.find_in("collections", "uuid", _local(cluster, heads), owned_by(project), fields):
+        survey.collections[record["uuid"]] = record
+    return survey
+
+
+def of_all(cluster: Cluster, project: str | None, fields: Sequence[str]) -> Survey:
+    """Every link that says a name or an id, and their collections; only what the `project` owns if there is one.
+
+    Of few, two requests do. Of many, ranges of UUIDs are asked for side by side, and what a link with an id says
+    beside that only where it matters.
+    """
+    links, more = cluster.page("links", [_CLASSES, *owned_by(project)], FIELDS)
+    return _Large(cluster, project, fields).read(links) if more else of_links(cluster, links, project, fields)
+
+
+def owned_by(project: str | None) -> Sequence[Sequence[object]]:
+    """The filters for what a project owns; none for None."""
+    return [] if project is None else [["owner_uuid", "=", project]]
+
+
+class _Large:
+    """Reads the links of a large cluster."""
+
+    def __init__(self, cluster: Cluster, project: str | None, fields: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._owned = owned_by(project)
+        self._fields = fields
+        self._survey = Survey()
+        self._heads: dict[str, str] = {}
+        self._unclear: set[str] = set()
+
+    def read(self, first: Sequence[Record]) -> Survey:
+        """`first` are the links that have the least UUIDs."""
+        survey = self._survey
+        for record in first:
+            self._take(record["link_class"], [Link.of(record)])
+        with self._cluster.lanes() as lanes:
+            ranges = [partial(self._links, *query) for query in self._ranges(first)]
+            for link_class, links in lanes.each(ranges):
+                self._take(link_class, links)
+            heads = _local(self._cluster, self._heads)
+            # What was stored meanwhile may have been seen in part.
+            named = {link.collection for link in survey.names}
+            self._unclear.update(head for head in heads if head not in survey.ids or head not in named)
+            del named
+            again = [partial(self._whole_links, chunk) for chunk in chunks(sorted(self._unclear))]
+            for names, hashes in lanes.each(again):
+                survey.names += names
+                survey.hashes += hashes
+            for found in lanes.each([partial(self._readable, chunk) for chunk in chunks(heads)]):
+                survey.collections.update((self._heads[uuid], record) for uuid, record in found)
+        return survey
+
+    def _take(self, link_class: str, links: Iterable[Link]) -> None:
+        """Keep the links of one class; of all that have the same UUID, only one copy of that."""
+        for link in links:
+            head = self._heads.setdefault(link.collection, link.collection)
+            if link_class == NAME_LINK:
+                self._survey.names.append(link._replace(collection=head))
+            elif self._survey.ids.setdefault(head, link.name) != link.name:
+                self._unclear.add(head)
+
+    def _ranges(self, first: Sequence[Record]) -> Iterator[tuple[str, Sequence[Sequence[object]]]]:
+        """The classes of links and the filters by which to ask for all after the first, about a page for each."""
+        last = first[-1]["uuid"]
+        for link_class in (HASH_LINK, NAME_LINK):
+            count = sum(record["link_class"] == link_class for record in first)
+            pages = uuids.left_after(last, count) / (len(first) * _FILL)
+            for limits in uuids.split(last, max(1, math.ceil(pages))):
+                yield link_class, limits
+
+    def _links(self, link_class: str, limits: Sequence[Sequence[object]], lane: Lane) -> tuple[str, list[Link]]:
+        filters = [["link_class", "=", link_class], *limits, *self._owned]
+        found = self._cluster.find("links", filters, _FEWER_FIELDS[link_class], lane)
+        return link_class, [Link.of(record) for record in found]
+
+    def _whole_links(self, heads: Sequence[str], lane: Lane) -> tuple[list[Link], list[Link]]:
+        """All links to the collections: those that say names, and those that say ids."""
+        filters = [["head_uuid", "in", heads], _CLASSES, *self._owned]
+        both: dict[str, list[Link]] = {NAME_LINK: [], HASH_LINK: []}
+        for record in self._cluster.find("links", filters, FIELDS, lane):
+            both[record["link_class"]].append(Link.of(record))
+        return both[NAME_LINK], both[HASH_LINK]
+
+    def _readable(self, heads: Sequence[str], lane: Lane) -> list[tuple[str, Record]]:
+        """The collections among these that the user can read, and that belong where they shall."""
+        found = self._cluster.find("collections", [["uuid", "in", heads], *self._owned], self._fields, lane)
+        return [(record["uuid"], {name: record[name] for name in self._fields} or _NOTHING) for record in found]
+
+
+def _local(cluster: Cluster, heads: Iterable[str]) -> list[str]:
+    """Those that are UUIDs of the cluster's collections.
+
+    A link may point to anything, and a UUID of another cluster would make the server ask that one.
+    """
+    pattern = re.compile(rf"{cluster.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
+    return [head for head in heads if pattern.fullmatch(head)]
