@@ -1,42 +1,97 @@
 """Packaging of arv-keepdocker; everything else that tools need lives in dot-files."""
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "([^"]+)"$', (HERE / "arv_keepdocker" / "__init__.py").read_text(), re.MULTILINE)
-assert VERSION is not None
+DESCRIPTION = "Put container images into Arvados"
+FOUND = re.search(r'^__version__ = "([^"]+)"$', (HERE / "arv_keepdocker" / "__init__.py").read_text(), re.MULTILINE)
+assert FOUND is not None
+VERSION = FOUND[1]
+COMMANDS = ["arv-keepdocker", "keepdocker"]
 
+INSTALL = ["arvados-python-client>=3.1,<5", "ciso8601>=2.0"]
+# What makes the manual page and the shells' completions from the parser, which has arv-put's options.
+DOCUMENT = ["argparse-manpage>=4.5", "shtab>=1.7"]
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
 TEST = [
     *SANDBOX,
+    *DOCUMENT,
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8.2",
     "requests>=2.31",
     "ruff>=0.6",
+    "setuptools>=64",
+    "wheel>=0.40",
 ]
+# pip's old way of installing, where it has no package "wheel", could only build them into this directory.
+BUILDS_APART = "setuptools.build_meta" in sys.modules
+
+
+class Documents(Distribution().get_command_class("install_data")):  # type: ignore[misc]
+    """Makes the manual page and the completions, and installs them."""
+
+    def run(self) -> None:
+        self.data_files = list(documents(HERE / "build" / "share"))
+        super().run()
+
+
+def documents(directory: Path) -> Iterator[tuple[str, list[str]]]:
+    """Write them, and say where they are to be installed; nothing if what that needs is not there."""
+    sys.path.insert(0, str(HERE))
+    try:
+        import shtab
+        from argparse_manpage.manpage import Manpage
+
+        from arv_keepdocker.cli import option_parser
+
+        parser = option_parser()
+    except ImportError as error:
+        print(f"warning: no manual page and no completions: {error}", file=sys.stderr)
+        return
+    for action in parser._actions:
+        if action.dest == "from_archive":
+            vars(action)["complete"] = shtab.FILE
+    about = {
+        "project_name": "arv-keepdocker",
+        "version": VERSION,
+        "description": DESCRIPTION,
+        "manual_title": "Arvados",
+    }
+    for name in COMMANDS:
+        parser.prog = name
+        for target, text in (
+            (f"share/man/man1/{name}.1", str(Manpage(parser, about))),
+            (f"share/bash-completion/completions/{name}", shtab.complete(parser, "bash")),
+            (f"share/zsh/site-functions/_{name}", shtab.complete(parser, "zsh")),
+        ):
+            path = directory / target
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+            yield str(Path(target).parent), [str(path.relative_to(HERE))]
+
 
 setup(
     name="arv-keepdocker",
-    version=VERSION[1],
-    description="Put container images into Arvados",
+    version=VERSION,
+    description=DESCRIPTION,
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["arv_keepdocker", "arv_keepdocker.*"]),
     package_data={"arv_keepdocker": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["arvados-python-client>=3.1,<5", "ciso8601>=2.0"],
+    install_requires=INSTALL,
+    setup_requires=[*DOCUMENT, *INSTALL] if BUILDS_APART else [],
+    cmdclass={"install_data": Documents},
+    data_files=[("share/man/man1", [])],  # where there are none, setuptools leaves that command out
     extras_require={"sandbox": SANDBOX, "test": TEST, "fuzz": ["atheris>=2.3"]},
-    entry_points={
-        "console_scripts": [
-            "arv-keepdocker = arv_keepdocker.__main__:main",
-            "keepdocker = arv_keepdocker.__main__:main",
-        ]
-    },
+    entry_points={"console_scripts": [f"{name} = arv_keepdocker.__main__:main" for name in COMMANDS]},
     classifiers=[
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
