@@ -179,7 +179,8 @@ class Cluster:
 
         if not isinstance(self.api, arvados.api.ThreadSafeAPIClient):
             return Lanes([Lane(self.api)])
-        # Its way is another client for every thread, which costs as much as several requests.
+        # Its way is another client for every thread, which costs as much as several requests. Its own connection is
+        # none of the lanes, for after an error its owner may use it while others are still at work.
         client = self.api.localapi()
         if not hasattr(client._http, "orig_http_request"):
             return Lanes([Lane(self.api)])

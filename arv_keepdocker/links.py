@@ -30,10 +30,13 @@ class Link(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> "Link":
-        properties = dict(record.get("properties") or _NOTHING)
-        time = properties.pop(_TIME, None)
+        properties = record.get("properties") or _NOTHING
+        time = properties.get(_TIME)
+        more = _NOTHING
+        if len(properties) > (time is not None):
+            more = {name: value for name, value in properties.items() if name != _TIME}
         created = parse_time(record.get("created_at")) or EPOCH
-        return cls(record["head_uuid"] or "", record["name"], created, time, properties or _NOTHING)
+        return cls(record["head_uuid"] or "", record["name"], created, time, more)
 
     @property
     def properties(self) -> Record:
