@@ -1,7 +1,5 @@
 """Blocks on their way to Keep: what Arvados has already is not sent, the rest a few blocks at a time."""
 
-import contextlib
-import ctypes
 import hashlib
 import threading
 from collections.abc import Callable
@@ -14,20 +12,6 @@ from .cluster import Cluster
 from .errors import ArvadosError
 
 THREADS = 2
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_KEPT_MEMORY = 256 << 20
-
-
-def reuse_memory() -> None:
-    """Have the C library keep the memory of a block that is gone for the next one.
-
-    Otherwise it gives it back to the system, and getting it again, filled with zeros, costs more than hashing what is
-    put into it.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # mallopt is glibc's
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_MEMORY)
 
 
 class Sender:

@@ -17,7 +17,7 @@ from .display import Display
 from .engine import Engine, EngineImage
 from .errors import ArvadosError, CacheError
 from .journal import Journal, valid
-from .keep import THREADS, Sender, putter, reuse_memory
+from .keep import THREADS, Sender, putter
 from .progress import Progress
 from .repack import Extent
 from .source import EngineSource, FileSource, Source
@@ -169,7 +169,6 @@ class Streamed:
         sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
         progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
         cutter = Cutter(sender.send, hold=wanted.may_change)
-        reuse_memory()
         if not way.dry_run:
             way.display.note(f"uploading {self._source.what}")
         with _explained(self._source), sender, progress:
