@@ -101,6 +101,14 @@ class Cache:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
+    def discard(self, *image_ids: str) -> None:
+        """Remove what has been kept of images that are in Arvados now; the caller has the lock."""
+        with contextlib.suppress(OSError, CacheError):
+            for entry in self.path.iterdir():
+                ours = _OURS.fullmatch(entry.name)
+                if ours and ours[1] in image_ids and entry.suffix != ".lock":
+                    entry.unlink(missing_ok=True)
+
     def remove_leftovers(self) -> None:
         """Remove what runs that died have left: locks that nobody holds, and archives after a week."""
         try:

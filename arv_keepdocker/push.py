@@ -138,9 +138,13 @@ def _push_from_engine(
     with _only_one_run(image.id, options, tools):
         stored = _stored_already(entry, options, tools)
         if stored is not None:
-            return Outcome(entry.image_id, entry.name, stored)
-        _check_format(options, tools)
-        return _save_and_store(image, entry, options, tools)
+            outcome = Outcome(entry.image_id, entry.name, stored)
+        else:
+            _check_format(options, tools)
+            outcome = _save_and_store(image, entry, options, tools)
+        if not options.dry_run:
+            tools.cache.discard(image.id, outcome.image_id)
+        return outcome
 
 
 def _stored_already(entry: Entry, options: Options, tools: Tools) -> str | None:
