@@ -131,10 +131,10 @@ class Engine:
     def pull(self, reference: str, show: IO[str] | None, platform: Platform | None = None) -> None:
         """Fetch `reference` from its registry, the engine's own progress going to `show` if given.
 
-        Raises EngineError, with the engine's words, when that fails.
+        The program ends with this process. Raises EngineError, with the engine's words, when the pull fails.
         """
         command = ["image", "pull", *([] if show is not None else ["--quiet"]), *_platform_flag(platform), reference]
-        status, _, stderr = self._run(command, stdout=show)
+        status, _, stderr = self._run(command, stdout=show, preexec_fn=_dies_with_parent(os.getpid()))
         if status != 0:
             raise self._failure(f"{self.name} could not pull {reference}", status, stderr)
 
@@ -180,8 +180,10 @@ class Engine:
             known = False
         return _platform_flag(image.platform) if known else []
 
-    def _run(self, arguments: Sequence[str], stdout: IO[str] | None = None) -> tuple[int, str, str]:
-        process = self._start(arguments, stdout=subprocess.PIPE if stdout is None else stdout.fileno())
+    def _run(
+        self, arguments: Sequence[str], stdout: IO[str] | None = None, preexec_fn: Callable[[], None] | None = None
+    ) -> tuple[int, str, str]:
+        process = self._start(arguments, subprocess.PIPE if stdout is None else stdout.fileno(), preexec_fn)
         stderr = _Collector(process.stderr)
         try:
             output = process.stdout.read() if process.stdout is not None else b""
@@ -274,7 +276,7 @@ def _dies_with_parent(parent: int) -> Callable[[], None]:
     A pipe without a reader would end it too, but only at its next write, and the classic image store prepares the
     whole export, which takes long, before the first.
     """
-    import ctypes  # late: only saving needs it
+    import ctypes  # late: only pulling and saving need it
 
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
