@@ -83,15 +83,15 @@ def main(
     try:
         result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
         _print(result, sys.stdout if stdout is None else stdout)
-    except _Interrupted as interrupted:
-        display.error(f"stopped by {interrupted.signal.name}")
-        raise
-    except KeepdockerError as error:
+    except (Exception, _Interrupted) as error:
+        interrupted = _interruption(error)
+        if interrupted is not None:
+            display.error(f"stopped by {interrupted.signal.name}")
+            raise interrupted from None
         _show_traceback(display)
-        display.error(str(error), error.hint)
-        sys.exit(error.exit_status)
-    except Exception as error:
-        _show_traceback(display)
+        if isinstance(error, KeepdockerError):
+            display.error(str(error), error.hint)
+            sys.exit(error.exit_status)
         display.error(f"{type(error).__name__}: {error}", "This is a bug; ARVADOS_DEBUG=1 shows where.")
         sys.exit(1)
     sys.exit(result.status)
@@ -103,6 +103,13 @@ class _Interrupted(SystemExit):
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.signal = signal.Signals(number)
+
+
+def _interruption(error: BaseException | None) -> _Interrupted | None:
+    """The signal's, also where something that was cleaning up after it (the SDK's cache does) has failed in turn."""
+    while error is not None and not isinstance(error, _Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
