@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +57,49 @@ def cached(tmp_path: Path) -> list[str]:
     directory = tmp_path / "cache" / "arvados" / "docker"
     names = sorted(path.name for path in directory.iterdir()) if directory.exists() else []
     return [name for name in names if not name.endswith(".journal")]
+
+
+def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
+    """The digest of the one file of the one image that a project has, in a collection that both links name."""
+    from arvados.collection import CollectionReader
+    from arvados.keep import KeepBlockCache, KeepClient
+
+    api = cluster.api()
+    owned = [["owner_uuid", "=", project]]
+    collections = api.collections().list(filters=owned, select=["uuid"]).execute()["items"]
+    assert [collection["uuid"] for collection in collections] == [uuid]
+    keep = KeepClient(api_client=api, block_cache=KeepBlockCache(disk_cache=False))
+    reader = CollectionReader(uuid, api_client=api, keep_client=keep)
+    (filename,) = reader
+    links = [
+        (link["link_class"], link["name"], link["head_uuid"])
+        for link in api.links().list(filters=owned).execute()["items"]
+    ]
+    assert sorted(links) == [
+        ("docker_image_hash", filename.removesuffix(".tar"), uuid),
+        ("docker_image_repo+tag", name, uuid),
+    ]
+    digest = hashlib.sha256()
+    with reader.open(filename, "rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def saved_digest(engine: Engine, image: images.Image) -> str:
+    """The digest of what `docker save` writes."""
+    with tempfile.NamedTemporaryFile() as file:
+        engine.docker("save", "--output", file.name, image.id)
+        return hashlib.sha256(Path(file.name).read_bytes()).hexdigest()
+
+
+def group_has_ended(group: int) -> bool:
+    """Whether no process is left of those that a run has started, itself included."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:

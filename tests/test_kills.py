@@ -1,0 +1,261 @@
+"""Stopped anywhere, in any way: nothing half done is taken for done, nothing is lost, and the next run ends right."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from arv_keepdocker.sandbox import Sandbox
+from tests import images
+from tests.conftest import Cluster, Command, Result, stored
+from tests.engines import Engine, Registry
+from tests.test_failures import (
+    DockerThat,
+    Way,
+    cached,
+    group_has_ended,
+    nothing_recorded,
+    records,
+    saved_digest,
+    wait_until,
+    whole,
+)
+from tests.test_streaming import layers
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+ROUNDS = 52
+ROUNDS_UNTIL_A_PLAIN_RUN = 4
+
+
+def check_stopped(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """It has ended as the signal asks for, all of it, without a result and without a word too many."""
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), err
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.count("error:") == (number != signal.SIGKILL), err
+    wait_until(partial(group_has_ended, process.pid), 10)
+
+
+# Each stage, on purpose. The delays come before the server does its work.
+STAGES: dict[str, tuple[dict[str, object], int, int]] = {
+    "lookup": ({"service": "api", "method": "GET", "path": "/links"}, 0, 0),
+    "upload": ({"service": "keep", "method": "PUT", "skip": 0}, 0, 0),
+    "before the links": ({"service": "api", "method": "POST", "path": "/links"}, 1, 0),
+    "between the links": ({"service": "api", "method": "POST", "path": "/links", "body": "repo.tag"}, 1, 1),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stopped_at(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path, stage: str
+) -> None:
+    fault, collections, links = STAGES[stage]
+    for number in SIGNALS:
+        image = images.build(engine.host, layers=layers(4.2, 0.1))
+        before = [len(found) for found in records(cluster, project)]
+        sandbox.fault("delay", seconds=20, times=None, **fault)
+        process = run.start(*way, "--project-uuid", project, image.name)
+        wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
+        process.send_signal(number)
+        check_stopped(process, number)
+        sandbox.clear_faults()
+        found = [len(found) for found in records(cluster, project)]
+        assert [found[0] - before[0], found[1] - before[1]] == [collections, links]
+        uuid = stored(run(*way, "--project-uuid", project, image.name))
+        assert cached(tmp_path) == []
+        check_only(cluster, engine, project, uuid, image)
+
+
+def check_only(cluster: Cluster, engine: Engine, project: str, uuid: str, image: images.Image) -> None:
+    """The project has this image and no other; it is forgotten then."""
+    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    forget(cluster, project)
+
+
+def forget(cluster: Cluster, project: str) -> None:
+    api = cluster.api()
+    for resource in (api.links(), api.collections()):
+        for item in resource.list(filters=[["owner_uuid", "=", project]]).execute()["items"]:
+            resource.delete(uuid=item["uuid"]).execute()
+
+
+def test_stopped_during_the_pull(
+    engine: Engine,
+    registry: Registry,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
+) -> None:
+    image = images.build(engine.host, f"{registry.host}/{images.unique_name()}")
+    engine.docker("push", image.name)
+    engine.forget(image.id)
+    pid_file = tmp_path / "pid"
+    hangs = docker_that(
+        f'[ "$2" = pull ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
+    )
+    for number in SIGNALS:
+        pid_file.unlink(missing_ok=True)
+        process = run.start("--project-uuid", project, "--pull", image.name, env=hangs)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        process.send_signal(number)
+        check_stopped(process, number)
+        assert nothing_recorded(cluster, project)
+    uuid = stored(run("--project-uuid", project, "--pull", image.name))
+    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert cached(tmp_path) == []
+
+
+# At random
+
+# Starts runs that have imported already what takes most of a run's time, so that signals come while they do something.
+# For each line that it reads it tells the process id, which is the id of its session too; after the next line the
+# status and how many seconds it took. Until then the process id is not used again.
+FORKING = """
+import faulthandler, os, signal, sys, time
+import arvados.commands.put
+import arv_keepdocker.cli, arv_keepdocker.push, arv_keepdocker.saved, arv_keepdocker.upload
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: os._exit(128 + number))  # until main has its own
+        print(os.getpid(), flush=True)
+        for descriptor, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        faulthandler.dump_traceback_later(30, exit=True)
+        arv_keepdocker.cli.main(line.split())
+    begin = time.monotonic()
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    seconds = time.monotonic() - begin
+    sys.stdin.readline()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seconds, flush=True)
+"""
+
+
+@dataclass
+class Victim:
+    """One way and form, with a machine and a project of its own."""
+
+    words: Way
+    image: images.Image
+    project: str
+    machine: Path
+    forking: subprocess.Popen[str]
+    digest: str = ""
+    length: float = 0
+    """Seconds that a run takes when nobody stops it."""
+    kills: Counter[str] = field(default_factory=Counter)
+
+    def start(self) -> int:
+        """Start a run and return its process id."""
+        return int(self._ask(*self.words, "--project-uuid", self.project, self.image.name))
+
+    def end(self) -> tuple[Result, float]:
+        """Wait for its end; how it ended, and after how many seconds."""
+        status, seconds = self._ask().split()
+        out, err = ((self.machine / name).read_text() for name in ("out", "err"))
+        return Result(int(status), out, err), float(seconds)
+
+    def _ask(self, *words: str) -> str:
+        assert self.forking.stdin is not None
+        assert self.forking.stdout is not None
+        print(*words, file=self.forking.stdin, flush=True)
+        return self.forking.stdout.readline()
+
+
+@pytest.fixture
+def victims(engine: Engine, cluster: Cluster, run: Command, tmp_path: Path) -> Iterator[list[Victim]]:
+    groups = cluster.api().groups()
+    made = []
+    for number, (form, way) in enumerate(
+        itertools.product(("--no-universal", "--universal"), ((), ("--via-arv-put",)))
+    ):
+        body = {"group": {"group_class": "project", "name": f"arv-keepdocker kills {os.getpid()} {number}"}}
+        machine = tmp_path / f"machine{number}"
+        machine.mkdir()
+        image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
+        project = groups.create(body=body).execute()["uuid"]
+        forking = Command([sys.executable, "-c", FORKING], machine, run.environment, run.processes)
+        process = forking.start(env={"XDG_CACHE_HOME": f"{machine}/cache", "HOME": str(machine)}, stdin=subprocess.PIPE)
+        made.append(Victim((form, *way), image, project, machine, process))
+    yield made
+    for victim in made:
+        groups.delete(uuid=victim.project).execute()
+
+
+def test_stopped_at_any_moment(engine: Engine, sandbox: Sandbox, cluster: Cluster, victims: list[Victim]) -> None:
+    dice = random.Random(1)
+    settings = sandbox.settings()
+    # So slow that a run spends its time where it can be stopped, not in starting.
+    sandbox.settings(latency_ms=10, keep_bandwidth=80e6)
+    try:
+        run_plainly(engine, cluster, victims)
+        for number in range(1, ROUNDS + 1):
+            stop_at_random(cluster, victims, dice)
+            if number % ROUNDS_UNTIL_A_PLAIN_RUN == 0:
+                run_plainly(engine, cluster, victims)
+    finally:
+        sandbox.settings(**settings)
+    kills = sum(sum(victim.kills.values()) for victim in victims)
+    for victim in victims:
+        print(" ".join(victim.words), dict(victim.kills))
+    print(f"{kills} kills, nothing lost")
+    assert kills >= 200
+
+
+def stop_at_random(cluster: Cluster, victims: list[Victim], dice: random.Random) -> None:
+    """Each once: what is recorded then is right as far as it goes."""
+    begin = time.monotonic()
+    started = [(dice.uniform(0, victim.length), victim, victim.start()) for victim in victims]
+    sent: dict[int, signal.Signals] = {}
+    for moment, _, pid in sorted(started, key=lambda each: each[0]):
+        time.sleep(max(0.0, begin + moment - time.monotonic()))
+        sent[pid] = dice.choice(SIGNALS)
+        os.kill(pid, sent[pid])
+    for _, victim, pid in started:
+        result, _ = victim.end()
+        wait_until(partial(group_has_ended, pid), 10)
+        assert "Traceback" not in result.stderr
+        collections, links = records(cluster, victim.project)
+        assert (len(collections), len(links)) in [(0, 0), (1, 0), (1, 1), (1, 2)]
+        if result.stdout:
+            # It had been done.
+            assert whole(cluster, victim.project, result.stdout.strip(), victim.image.name) == victim.digest
+        else:
+            assert result.status in (-sent[pid], 128 + sent[pid]), result.stderr
+        victim.kills[f"{len(collections)} collections, {len(links)} links"] += 1
+
+
+def run_plainly(engine: Engine, cluster: Cluster, victims: list[Victim]) -> None:
+    """Nobody stops it: it ends right, whatever was left; then everything is forgotten."""
+    for victim in victims:
+        victim.start()
+    for victim in victims:
+        result, victim.length = victim.end()
+        uuid = stored(result)
+        digest = whole(cluster, victim.project, uuid, victim.image.name)
+        victim.digest = victim.digest or digest
+        assert digest == victim.digest
+        if "--universal" not in victim.words:
+            assert digest == saved_digest(engine, victim.image)
+        assert cached(victim.machine) == []
+        forget(cluster, victim.project)
+        for journal in victim.machine.glob("cache/arvados/docker/*.journal"):
+            journal.unlink()
