@@ -150,20 +150,22 @@ class KeepService:
         received = 0
         batch: list[bytes] = []
         gathered = 0
-        while piece := await request.content.readany():
-            batch.append(piece)
-            gathered += len(piece)
-            received += len(piece)
-            if received > MAXIMUM_SIZE:
-                raise _Refusal(413, "block size exceeds 64 MiB")
-            await self._bandwidth.use(len(piece))
-            if gathered >= _BATCH:
-                if work:
-                    await work
-                work = self._in_thread(incoming.add, batch)
-                batch, gathered = [], 0
-        if work:
-            await work
+        try:
+            while piece := await request.content.readany():
+                batch.append(piece)
+                gathered += len(piece)
+                received += len(piece)
+                if received > MAXIMUM_SIZE:
+                    raise _Refusal(413, "block size exceeds 64 MiB")
+                await self._bandwidth.use(len(piece))
+                if gathered >= _BATCH:
+                    if work:
+                        await work
+                    work = self._in_thread(incoming.add, batch)
+                    batch, gathered = [], 0
+        finally:
+            if work:
+                await work  # whoever gives up closes the file that it writes to
         await self._in_thread(incoming.add, batch)
 
     def _in_thread(self, function: Callable[[_Input], _Output], value: _Input) -> asyncio.Future[_Output]:
