@@ -163,7 +163,7 @@ class Cluster:
             if values:
                 yield from self.find(resource, [*filters, [field, "in", values]], select)
             return
-        with self.lanes() as lanes:
+        with self.lanes([resource]) as lanes:
             queries = [
                 partial(self._all, resource, [*filters, [field, "in", chunk]], select) for chunk in chunks(values)
             ]
@@ -173,8 +173,9 @@ class Cluster:
     def _all(self, *query: Any) -> list[Record]:
         return list(self.find(*query))
 
-    def lanes(self) -> "Lanes[Lane]":
-        """Requests side by side, where the API client allows that: the SDK's thread-safe one does."""
+    def lanes(self, resources: Sequence[str]) -> "Lanes[Lane]":
+        """Requests for lists of these resources side by side, where the API client allows that: the SDK's thread-safe
+        one does."""
         import arvados.api
 
         if not isinstance(self.api, arvados.api.ThreadSafeAPIClient):
@@ -184,7 +185,8 @@ class Cluster:
         client = self.api.localapi()
         if not hasattr(client._http, "orig_http_request"):
             return Lanes([Lane(self.api)])
-        return Lanes([Lane(client, _twin(client._http)) for _ in range(_LANES)])
+        methods = {resource: getattr(client, resource)().list for resource in resources}
+        return Lanes([Lane(client, _twin(client._http), methods) for _ in range(_LANES)])
 
     def ask(self, what: str, request: Any, lane: "Lane | None" = None, retries: int | None = None) -> Record:
         """Send a request that the API client has prepared, on the connection of the `lane` if there is one."""
@@ -260,17 +262,22 @@ def like(text: str) -> str:
 class Lane:
     """What one thread asks the API with."""
 
-    def __init__(self, api: Any, http: Any = None) -> None:
-        """Without `http`, the API client's own connection is used."""
+    def __init__(self, api: Any, http: Any = None, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
+        """Without `http`, the API client's own connection is used.
+
+        `methods` prepare requests for lists, by resource. The client makes them anew whenever it is asked, which takes
+        long and is not for several threads at once.
+        """
         self.http = http
         self._api = api
-        self._methods: dict[str, Callable[..., Any]] = {}
+        self._methods = methods or {}
 
     def method(self, resource: str) -> Callable[..., Any]:
-        """What prepares a request for a list. The client makes it anew whenever it is asked, and takes long."""
-        if resource not in self._methods:
-            self._methods[resource] = getattr(self._api, resource)().list
-        return self._methods[resource]
+        """What prepares a request for a list."""
+        if resource in self._methods:
+            return self._methods[resource]
+        method: Callable[..., Any] = getattr(self._api, resource)().list
+        return method
 
     def close(self) -> None:
         if self.http is not None:

@@ -77,7 +77,7 @@ class _Large:
         survey = self._survey
         for record in first:
             self._take(record["link_class"], [Link.of(record)])
-        with self._cluster.lanes() as lanes:
+        with self._cluster.lanes(["links", "collections"]) as lanes:
             ranges = [partial(self._links, *query) for query in self._ranges(first)]
             for link_class, links in lanes.each(ranges):
                 self._take(link_class, links)
