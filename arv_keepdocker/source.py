@@ -58,11 +58,11 @@ class EngineSource:
 class FileSource:
     """An archive that was made elsewhere, plain or in gzip; `-` is standard input."""
 
-    size: int | None = None
     says_why = False
 
     def __init__(self, file: str) -> None:
         self.what = f"archive {file}"
+        self.size: int | None = None  # until it has been opened
         self.file = file
         self.repeatable = file != "-" and os.path.isfile(file)
 
@@ -70,7 +70,11 @@ class FileSource:
     def open(self) -> Iterator[IO[bytes]]:
         given = self.file == "-"
         with open(0 if given else self.file, "rb", closefd=not given) as file:
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if _is_gzip(file) else file
+            if _is_gzip(file):
+                yield cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+            else:
+                self.size = os.fstat(file.fileno()).st_size or None  # a pipe has none
+                yield file
 
     def is_plain(self) -> bool:
         """Whether the archive is the file as it is, which can be read again."""
