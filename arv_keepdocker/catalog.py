@@ -14,12 +14,12 @@ from . import listing
 from .blocks import portable_data_hash
 from .cluster import ArvadosRefusedError, Cluster, Record, like
 from .errors import ArvadosError, ImageNotFoundError, UsageError
-from .listing import HASH_LINK, NAME_LINK, StoredImage
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .listing import StoredImage
 from .platforms import Platform
 from .reference import Reference
 
 NAME_PROPERTY = "docker-image-repo-tag"
-ENGINE_ID = "arv:engine_image_id"
 PLATFORM = "arv:platform"
 UNIVERSAL = "arv:universal"
 _OF_REPOSITORY = 20

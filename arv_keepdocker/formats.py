@@ -1,16 +1,16 @@
 """The forms in which images are listed: for people, and for programs."""
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .display import escaped
-from .links import parse_time
+from .links import ENGINE_ID, parse_time
 from .listing import StoredImage, split_name
 from .reference import Reference, split_recorded
 
-ENGINE_ID = "arv:engine_image_id"
 _ID_LENGTH = 12
 _ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
 _TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")
@@ -52,7 +52,7 @@ def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[
             *(_NO_NAME if image.name is None else split_name(image.name)),
             image_id.removeprefix("sha256:")[:end] if cut else image_id,
             image.collection,
-            f"{image.created.astimezone(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+            _iso(image.created, "seconds"),
             _readable_size(image.size),
             owners.get(image.owner, image.owner),
         )
@@ -101,14 +101,21 @@ def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
         "portable_data_hash": image.record["portable_data_hash"],
         "owner_uuid": image.owner,
         "owner_name": owners.get(image.owner),
-        "created": _iso(parse_time(image.link.time)),
-        "stored_at": _iso(parse_time(image.record["created_at"])),
+        "created": _iso_or_none(parse_time(image.link.time)),
+        "stored_at": _iso_or_none(parse_time(image.record["created_at"])),
         "size": image.size,
     }
 
 
-def _iso(time: datetime.datetime | None) -> str | None:
-    return None if time is None else time.astimezone(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
+def _iso_or_none(time: datetime.datetime | None) -> str | None:
+    return None if time is None else _iso(time)
+
+
+def _iso(time: datetime.datetime, precision: str = "auto") -> str:
+    # In UTC, the first hours of the year 1 may be before all time.
+    with contextlib.suppress(OverflowError):
+        time = time.astimezone(datetime.timezone.utc)
+    return time.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def _readable_size(size: int) -> str:

@@ -9,6 +9,8 @@ from .cluster import Record
 
 HASH_LINK = "docker_image_hash"
 NAME_LINK = "docker_image_repo+tag"
+ENGINE_ID = "arv:engine_image_id"
+"""The property for what the engine calls the image where that is not its id."""
 FIELDS = ("created_at", "head_uuid", "link_class", "name", "properties")
 """All that is needed of a link."""
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)

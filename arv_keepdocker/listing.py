@@ -10,9 +10,7 @@ from typing import Any
 
 from . import survey
 from .cluster import Cluster, Record
-from .links import EPOCH, FIELDS, Link, age, parse_time
-from .links import HASH_LINK as HASH_LINK
-from .links import NAME_LINK as NAME_LINK
+from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
 from .reference import DEFAULT_TAG
 from .survey import Survey, owned_by
 

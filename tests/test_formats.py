@@ -162,6 +162,17 @@ def test_ids_that_are_not_cut(catalogue: Catalogue, run: Command) -> None:
         assert result.stdout.splitlines()[1].split()[2] == image_id
 
 
+def test_times_at_the_ends_of_time(catalogue: Catalogue, run: Command) -> None:
+    for time in ("0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"):
+        catalogue.image("tool:1", time)
+    assert [image["created"] for image in objects(run, catalogue)] == [
+        "9999-12-31T23:59:59-05:00",
+        "0001-01-01T00:00:00+05:00",
+    ]
+    for form in ("table", "wide"):
+        assert run("images", "--project-uuid", catalogue.project, "--format", form).status == 0
+
+
 def test_names_cannot_steer_the_terminal(catalogue: Catalogue, run: Command) -> None:
     catalogue.image("evil\x1b[2J\u202e:1\x07")
     catalogue.image("two  spaces:1")
