@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import http.client
 import itertools
 import random
@@ -48,7 +49,13 @@ class Cluster:
                 "the Arvados Workbench shows yours under 'Get API token'.",
             )
         with _explained(f"connecting to Arvados at {arvados.config.get('ARVADOS_API_HOST')}"):
-            return cls(arvados.api("v1", num_retries=retries), retries)
+            try:
+                return cls(arvados.api("v1", num_retries=retries), retries)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # The SDK keeps the API's description in the home directory, whose disk is full.
+                return cls(arvados.api("v1", cache=False, num_retries=retries), retries)
 
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
