@@ -136,10 +136,8 @@ def _push_from_engine(
         platform = image.platform if image.several_platforms else None
         entry = replace(entry, engine_id=image.id, platform=platform)
     with _only_one_run(image.id, options, tools):
-        stored = _stored_already(entry, options, tools)
-        if stored is not None:
-            outcome = Outcome(entry.image_id, entry.name, stored)
-        else:
+        outcome = _stored_already(entry, options, tools)
+        if outcome is None:
             _check_format(options, tools)
             outcome = _save_and_store(image, entry, options, tools)
         if not options.dry_run:
@@ -147,16 +145,19 @@ def _push_from_engine(
         return outcome
 
 
-def _stored_already(entry: Entry, options: Options, tools: Tools) -> str | None:
+def _stored_already(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
     """What Arvados has of the image, as far as its id tells before it is saved."""
-    if options.force:
-        return None
+    if options.force or entry.engine_id is None:
+        return _there(entry, options, tools)
     catalog = tools.catalog
-    if entry.engine_id is None:
-        return catalog.adopt(entry) or catalog.complete(entry)
-    adopted = (catalog.adopt(replace(entry, image_id=known)) for known in catalog.recognize(entry))
+    candidates = [replace(entry, image_id=known) for known in catalog.recognize(entry)]
     # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that.
-    return next(filter(None, adopted), None) or catalog.adopt(replace(entry, engine_id=None, platform=None))
+    candidates.append(replace(entry, engine_id=None, platform=None))
+    for candidate in candidates:
+        stored = catalog.adopt(candidate)
+        if stored is not None:
+            return Outcome(candidate.image_id, entry.name, stored)
+    return None
 
 
 def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> Outcome:

@@ -18,6 +18,7 @@ from arv_keepdocker.archive import sha256
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
+from tests.test_failures import cached
 
 ARCHIVES = FIXTURES / "archives"
 USABLE = sorted(name for name in FACTS if "incomplete" not in name)
@@ -190,7 +191,7 @@ def test_an_archive_on_standard_input(
     uuid = stored(Result(process.returncode, out, err))
     size = cluster.api().collections().get(uuid=uuid).execute()["file_size_total"]
     assert size == len(data)
-    assert list((tmp_path / "cache" / "arvados" / "docker").iterdir()) == []
+    assert cached(tmp_path) == []
 
 
 def test_no_engine_is_needed_for_an_archive(project: str, run: Command, tmp_path: Path) -> None:

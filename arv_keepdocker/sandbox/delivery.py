@@ -54,7 +54,7 @@ async def send(
     if answer.status != 204:
         response.content_length = length
     await response.prepare(request)
-    body = memoryview(answer.body)
+    body = memoryview(answer.body if request.method != "HEAD" else b"")
     if fault and fault.action == "half-body":
         await response.write(bytes(body[: len(body) // 2]))
         return drop(request)
