@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from . import __version__, listing, reference
+from . import __version__, interrupts, listing, reference
 from .cache import Cache
 from .catalog import Catalog
 from .choice import ORDERS, Filters
@@ -112,8 +112,8 @@ def _interruption(error: BaseException | None) -> _Interrupted | None:
     return error
 
 
-def _interrupted(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Interrupted(number)
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    interrupts.interrupt(_Interrupted(number))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO
 
+from . import interrupts
 from .errors import EngineError, ImageNotFoundError
 from .platforms import Platform
 
@@ -202,14 +203,16 @@ class Engine:
         self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None = None
     ) -> "subprocess.Popen[bytes]":
         try:
-            return subprocess.Popen(
-                [self._program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                preexec_fn=preexec_fn,  # only calls prctl and getppid
-                env={name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"},
-            )
+            with interrupts.postponed():
+                process = subprocess.Popen(
+                    [self._program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=subprocess.PIPE,
+                    preexec_fn=preexec_fn,  # only calls prctl and getppid
+                    env={name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"},
+                )
+            return process
         except OSError as error:
             raise EngineError(f"{self._program} could not be started: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"repack", "survey"},
     {"archive", "links"},
     {"arvput", "cache", "cluster", "display", "engine", "tarball"},
-    {"headers", "lanes", "platforms", "reference", "uuids"},
+    {"headers", "interrupts", "lanes", "platforms", "reference", "uuids"},
     {"errors"},
 ]
 """The package's modules, those that may import the ones below first."""

@@ -1,0 +1,41 @@
+"""Signals that wait until nothing would ignore them."""
+
+from __future__ import annotations
+
+import pytest
+
+from arv_keepdocker.interrupts import interrupt, postponed
+
+
+def test_an_interruption_is_raised_at_once() -> None:
+    with pytest.raises(KeyError):
+        interrupt(KeyError())
+
+
+def test_an_interruption_waits_for_the_end_of_the_block() -> None:
+    done = []
+
+    def work() -> None:
+        with postponed():
+            with postponed():
+                interrupt(KeyError("first"))
+                interrupt(KeyError("second"))
+                done.append("inner")
+            done.append("outer")
+
+    with pytest.raises(KeyError, match="second"):
+        work()
+    assert done == ["inner", "outer"]
+    with postponed():
+        pass  # it is raised once
+
+
+def test_an_interruption_comes_before_what_else_is_wrong() -> None:
+    def fail() -> None:
+        with postponed():
+            interrupt(KeyError())
+            raise ValueError
+
+    with pytest.raises(KeyError) as raised:
+        fail()
+    assert isinstance(raised.value.__context__, ValueError)
