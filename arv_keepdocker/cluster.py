@@ -10,7 +10,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import ArvadosError
 from .lanes import Lanes
@@ -26,6 +26,7 @@ _LONGEST_PAUSE = 64
 """Seconds between two attempts, as in the SDK."""
 
 Record = Mapping[str, Any]
+_Answer = TypeVar("_Answer")
 
 
 class Cluster:
@@ -48,14 +49,20 @@ class Cluster:
                 "Set them in the environment or in ~/.config/arvados/settings.conf; "
                 "the Arvados Workbench shows yours under 'Get API token'.",
             )
-        with _explained(f"connecting to Arvados at {arvados.config.get('ARVADOS_API_HOST')}"):
-            try:
-                return cls(arvados.api("v1", num_retries=retries), retries)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                # The SDK keeps the API's description in the home directory, whose disk is full.
-                return cls(arvados.api("v1", cache=False, num_retries=retries), retries)
+
+        def client() -> Any:
+            with _explained(f"connecting to Arvados at {arvados.config.get('ARVADOS_API_HOST')}"):
+                try:
+                    return arvados.api("v1", num_retries=retries)
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    # The SDK keeps the API's description in the home directory, whose disk is full.
+                    return arvados.api("v1", cache=False, num_retries=retries)
+                except (TypeError, LookupError) as error:  # what the SDK makes of an answer that is no object
+                    raise ValueError(str(error)) from error
+
+        return cls(_read_again(client, retries), retries)
 
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
@@ -102,8 +109,7 @@ class Cluster:
                         return record
                 if attempt >= self.retries:
                     raise
-            # At once, for a connection that was idle may just have gone stale; later with more patience.
-            time.sleep(random.random() * min(2**attempt, _LONGEST_PAUSE) if attempt else 0)
+            _pause(attempt)
         raise AssertionError
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
@@ -196,13 +202,35 @@ class Cluster:
         return Lanes([Lane(client, _twin(client._http), methods) for _ in range(_LANES)])
 
     def ask(self, what: str, request: Any, lane: "Lane | None" = None, retries: int | None = None) -> Record:
-        """Send a request that the API client has prepared, on the connection of the `lane` if there is one."""
+        """Send a request that the API client has prepared, on the connection of the `lane` if there is one.
+
+        It may be sent more than once unless `retries` is 0.
+        """
         connection = {} if lane is None or lane.http is None else {"http": lane.http}
-        with _explained(what):
-            answer = request.execute(num_retries=self.retries if retries is None else retries, **connection)
-        if not isinstance(answer, dict):
-            raise ArvadosError(f"{what}: Arvados' answer is not an object")
-        return answer
+        tries = self.retries if retries is None else retries
+
+        def answer() -> Record:
+            with _explained(what):
+                found = request.execute(num_retries=tries, **connection)
+                if not isinstance(found, dict):
+                    raise ValueError("it is not an object")
+                return found
+
+        return _read_again(answer, tries)
+
+
+def _read_again(ask: Callable[[], _Answer], retries: int) -> _Answer:
+    """Ask again up to `retries` times when an answer came that is not whole, or not Arvados': the SDK does not."""
+    for attempt in range(retries):
+        with contextlib.suppress(_UnreadableError):
+            return ask()
+        _pause(attempt)
+    return ask()
+
+
+def _pause(attempt: int) -> None:
+    # At first none, for a connection that was idle may just have gone stale; later with more patience.
+    time.sleep(random.random() * min(2**attempt, _LONGEST_PAUSE) if attempt else 0)
 
 
 def tokens(api: Any) -> list[str]:
@@ -318,10 +346,16 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except apiclient.errors.HttpError as error:
         raise ArvadosRefusedError(f"{what}: {error._get_reason().strip()}", error.resp.status) from error
+    except http.client.IncompleteRead as error:
+        raise _UnreadableError(f"{what}: {error}") from error
     except (apiclient.errors.Error, httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
         raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
-    except ValueError as error:
-        raise ArvadosError(f"{what}: Arvados' answer could not be read: {error}") from error
+    except ValueError as error:  # after OSError, for what is wrong with a certificate is both
+        raise _UnreadableError(f"{what}: Arvados' answer could not be read: {error}") from error
+
+
+class _UnreadableError(ArvadosError):
+    """There was an answer, and it is not whole or not what Arvados answers."""
 
 
 class ArvadosRefusedError(ArvadosError):
