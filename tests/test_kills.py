@@ -120,6 +120,26 @@ def test_stopped_during_the_pull(
     assert cached(tmp_path) == []
 
 
+# Python runs what is registered here where it forks, between taking and releasing locks of its own.
+SIGNALLED_WHILE_FORKING = """
+import os, signal, sys
+from arv_keepdocker import cli
+
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(int(sys.argv[1])))
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_where_docker_is_started(
+    engine: Engine, cluster: Cluster, project: str, run: Command, number: signal.Signals
+) -> None:
+    image = images.build(engine.host)
+    python = Command([sys.executable, "-c", SIGNALLED_WHILE_FORKING], run.directory, run.environment, run.processes)
+    check_stopped(python.start(str(int(number)), "--project-uuid", project, image.name), number)
+    assert nothing_recorded(cluster, project)
+
+
 # At random
 
 # Starts runs that have imported already what takes most of a run's time, so that signals come while they do something.
