@@ -16,7 +16,7 @@ from pathlib import Path
 from .errors import CacheError
 
 LEFTOVER_DAYS = 7
-_JOURNAL = re.compile(r"[0-9a-f]{32}\.(?:journal|new)")
+_JOURNAL = re.compile(r"[0-9a-f]{32}\.journal(?:\.part)?")
 _OURS = re.compile(r"(sha256:[0-9a-f]{64}|incoming-[0-9]+)(?:\.[a-zA-Z0-9]+)?\.(?:tar|tar\.part|lock)")
 
 
@@ -59,19 +59,8 @@ class Cache:
 
         It is on disk in full before it gets the name, so that `path` never is half a file.
         """
-        partial = path.with_name(path.name + ".part")
-        with _explained(self.path):
-            partial.unlink(missing_ok=True)
-            partial.touch(mode=0o600, exist_ok=False)
-            partial.chmod(0o600)  # whatever the umask
-        try:
-            with _explained(self.path):
-                yield partial
-                with partial.open("rb") as file:
-                    os.fsync(file.fileno())
-                partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with _explained(self.path), replacing(path) as partial:
+            yield partial
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -93,9 +82,17 @@ class Cache:
         The kernel drops the lock with its process, however that ends.
         """
         path = self.path / f"{image_id}.lock"
+
+        def told(descriptor: int) -> None:
+            pid = os.pread(descriptor, 20, 0)
+            waiting(int(pid) if pid.isdigit() else None)
+
         with _explained(self.path):
-            descriptor = _locked(path, waiting)
+            descriptor = locked(path, told)
         try:
+            with _explained(self.path):
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         finally:
             path.unlink(missing_ok=True)
@@ -132,7 +129,7 @@ class Cache:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_open_file(descriptor, lock):
+            if _is_open_file(descriptor, lock):
                 entry.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)
         except OSError:
@@ -169,24 +166,43 @@ def _error(path: Path, reason: str) -> CacheError:
     )
 
 
-def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
-    told = False
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write, for the user alone, that becomes `path` when the block ends well, and is removed when not.
+
+    It is on disk in full before it gets the name, so that `path` never is half a file. Raises OSError.
+    """
+    partial = path.with_name(path.name + ".part")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600, exist_ok=False)
+    try:
+        partial.chmod(0o600)  # whatever the umask
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def locked(path: Path, told: Callable[[int], None] | None = None) -> int:
+    """A descriptor of the file, made if need be, with its lock; closing it, or the process's end, gives the lock back.
+
+    Before waiting for another process, `told` is called with a descriptor of the file. Raises OSError.
+    """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not told:
-                    pid = os.pread(descriptor, 20, 0)
-                    waiting(int(pid) if pid.isdigit() else None)
-                    told = True
+                if told is not None:
+                    told(descriptor)
+                    told = None
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The one who held it has removed the file: what is locked now may not be what the next run opens.
-            if is_open_file(descriptor, path):
-                os.truncate(descriptor, 0)
-                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            # Who held it may have removed or replaced the file: what is locked now is not what the next one opens.
+            if _is_open_file(descriptor, path):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -194,8 +210,7 @@ def _locked(path: Path, waiting: Callable[[int | None], None]) -> int:
         os.close(descriptor)
 
 
-def is_open_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` still is the file that was opened: another process may have removed or replaced it."""
+def _is_open_file(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:

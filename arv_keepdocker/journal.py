@@ -5,14 +5,13 @@ before. The file's name has a digest of cluster and token, so that nobody reads 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from .cache import is_open_file
+from .cache import locked, replacing
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
@@ -47,7 +46,8 @@ class Journal:
                 *lines, torn = file.read().split("\n")
                 kept = [line for line in lines if valid(line, until)][-LIMIT:]
                 if torn or len(kept) < len(lines):
-                    self._replace(kept)
+                    with replacing(self._path) as new:
+                        new.write_text("".join(f"{line}\n" for line in kept))
                 return kept
         except OSError as error:
             self.problem = error
@@ -68,26 +68,13 @@ class Journal:
         except OSError as error:
             self.problem = error
 
-    def _replace(self, lines: Sequence[str]) -> None:
-        new = self._path.with_suffix(".new")
-        new.unlink(missing_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            os.fchmod(file.fileno(), 0o600)  # whatever the umask
-            file.writelines(f"{line}\n" for line in lines)
-        new.replace(self._path)
-
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                os.fchmod(descriptor, 0o600)  # whatever the umask
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                if is_open_file(descriptor, self._path):  # else another run has just replaced it
-                    yield descriptor
-                    return
-            finally:
-                os.close(descriptor)
+        descriptor = locked(self._path)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 def valid(locator: str, until: float = 0) -> bool:
