@@ -7,7 +7,7 @@ finds the collection and completes it.
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from . import listing
@@ -205,16 +205,13 @@ class Catalog:
 
         A few requests, however many images there are.
         """
-        heads: list[str] = []
+        queries: list[tuple[list[list[object]], int]] = []
         if name is not None:
-            repository = like(listing.split_name(name)[0])
-            named = [["link_class", "=", NAME_LINK], ["name", "like", f"{repository}:%"]]
-            heads += [
-                str(link["head_uuid"]) for link in self.cluster.newest("links", named, ["head_uuid"], _OF_REPOSITORY)
-            ]
-        any_image = [["link_class", "=", HASH_LINK]]
-        heads += [str(link["head_uuid"]) for link in self.cluster.newest("links", any_image, ["head_uuid"], _OF_ALL)]
-        uuids = list(dict.fromkeys(heads))
+            versions = f"{like(listing.split_name(name)[0])}:%"
+            queries.append(([["link_class", "=", NAME_LINK], ["name", "like", versions]], _OF_REPOSITORY))
+        queries.append(([["link_class", "=", HASH_LINK]], _OF_ALL))
+        links = [link for query, limit in queries for link in self.cluster.newest("links", query, ["head_uuid"], limit)]
+        uuids = list(dict.fromkeys(str(link["head_uuid"]) for link in links))
         if not uuids:
             return []
         chosen = [["uuid", "in", uuids]]
@@ -233,8 +230,8 @@ class Catalog:
     def _copy(self, uuid: str, entry: Entry) -> str:
         """A collection of the project's own with the same content; one that an earlier run has made is used."""
         original = self.cluster.get("collections", uuid)
-        same_content = [["owner_uuid", "=", entry.project], ["portable_data_hash", "=", original["portable_data_hash"]]]
-        for made in self.cluster.find("collections", same_content, []):
+        made = next(self._with_content(entry.project, original["portable_data_hash"]), None)
+        if made is not None:
             return str(made["uuid"])
         return self._created(f"a copy of {uuid} in {entry.project}", entry, original["manifest_text"])
 
@@ -253,11 +250,15 @@ class Catalog:
 
     def _unlinked(self, project: str, content: str) -> Record | None:
         """A collection of the project with this content that nothing calls an image, as a run leaves it that dies."""
-        same_content = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
-        for collection in self.cluster.find("collections", same_content, []):
+        for collection in self._with_content(project, content):
             if not any(self.cluster.find("links", [["head_uuid", "=", collection["uuid"]]], [])):
                 return collection
         return None
+
+    def _with_content(self, project: str, content: str) -> Iterator[Record]:
+        """The collections of the project that have this portable data hash."""
+        filters = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
+        return self.cluster.find("collections", filters, [])
 
     def link(self, uuid: str, entry: Entry) -> None:
         """Make those links to the collection that are missing. With them it is an image."""
@@ -278,11 +279,11 @@ class Catalog:
                     "properties": dict(entry.link_properties),
                 }
                 same_link = [[key, "=", link[key]] for key in ("head_uuid", "link_class", "name", "owner_uuid")]
-                made = functools.partial(self._first, "links", same_link)
+                made = functools.partial(self._first_link, same_link)
                 self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
 
-    def _first(self, resource: str, filters: Sequence[Sequence[object]]) -> Record | None:
-        return next(self.cluster.find(resource, filters, []), None)
+    def _first_link(self, filters: Sequence[Sequence[object]]) -> Record | None:
+        return next(self.cluster.find("links", filters, []), None)
 
     def _unfinished(self, entry: Entry) -> list[str]:
         """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.

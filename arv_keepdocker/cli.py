@@ -233,7 +233,13 @@ def option_parser() -> argparse.ArgumentParser:
     add(
         "--dry-run", action="store_true", help="only tell what would be sent; exit status 2 if that is anything, else 0"
     )
-    add("--threads", type=_count, metavar="N", default=2, help="how many blocks are sent at a time (default 2)")
+    add(
+        "--threads",
+        type=_count,
+        metavar="N",
+        default=Options.threads,
+        help="how many blocks are sent at a time (default %(default)s)",
+    )
     add(
         "--via-arv-put",
         action="store_true",

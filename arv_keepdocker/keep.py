@@ -11,8 +11,6 @@ from .blocks import Stored
 from .cluster import Cluster
 from .errors import ArvadosError
 
-THREADS = 2
-
 
 class Sender:
     """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
@@ -21,9 +19,7 @@ class Sender:
     way.
     """
 
-    def __init__(
-        self, put: Callable[[bytes], str], known: Callable[[], dict[str, str]], threads: int = THREADS
-    ) -> None:
+    def __init__(self, put: Callable[[bytes], str], known: Callable[[], dict[str, str]], threads: int) -> None:
         """`put` sends a block and returns its locator. `known` has the locators of blocks that need not be sent, by
         their md5 and size as `md5+size`. Both are called in the threads."""
         self.sent = 0

@@ -17,7 +17,7 @@ from .reference import Reference, familiar
 
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
     from .archive import Image
-    from .contents import Wanted
+    from .contents import Contents, Wanted
     from .upload import LayerState
 
 _FORMAT = "v2"
@@ -47,7 +47,7 @@ class Options:
     remember: bool = True
     """Take notes of what is sent, for a run that goes on."""
     threads: int = 2
-    """How many blocks are sent at a time."""
+    """How many blocks are sent at a time, by default as many as arv-put sends."""
     dry_run: bool = False
     """Write nothing to Arvados."""
     via_arv_put: bool = False
@@ -83,9 +83,7 @@ class Archive(Protocol):
     """A whole, checked archive."""
 
     @property
-    def image(self) -> "Image": ...
-    @property
-    def image_id(self) -> str: ...
+    def contents(self) -> "Contents": ...
     def store(self, entry: Entry) -> str: ...
 
 
@@ -167,10 +165,11 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
     tools.cache.remove_leftovers()
     wanted = Wanted(entry.name, image.platform if image.containerd else None, entry.universal)
     with _way(options, tools).from_engine(tools.engine, image, wanted) as archive:
-        learned = archive.image_id != image.id
-        entry = replace(entry, image_id=archive.image_id, engine_id=image.id if learned else None)
-        entry = entry.made_at(archive.image.created)
-        _warn_of_layers(archive.image, tools)
+        contents = archive.contents
+        learned = contents.image_id != image.id
+        entry = replace(entry, image_id=contents.image_id, engine_id=image.id if learned else None)
+        entry = entry.made_at(contents.image.created)
+        _warn_of_layers(contents.image, tools)
         stored = _there(entry, options, tools) if learned else None
         return stored or _made(archive, entry, options)
 
@@ -181,11 +180,12 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
     name = options.reference.name if options.reference is not None else None
     wanted = Wanted(name, options.platform, bool(options.universal), layout=True)
     with _way(options, tools).from_file(file, wanted) as archive:
-        _warn_of_platform(archive.image.platform, options, tools)
-        _warn_of_layers(archive.image, tools)
-        name = name or next(iter(archive.image.names), None)
-        entry = Entry(project, archive.image_id, name, options.title, universal=wanted.universal)
-        entry = entry.made_at(archive.image.created)
+        contents = archive.contents
+        _warn_of_platform(contents.image.platform, options, tools)
+        _warn_of_layers(contents.image, tools)
+        name = name or next(iter(contents.image.names), None)
+        entry = Entry(project, contents.image_id, name, options.title, universal=wanted.universal)
+        entry = entry.made_at(contents.image.created)
         with _only_one_run(entry.image_id, options, tools):
             stored = _there(entry, options, tools)
             if stored is None:
@@ -222,7 +222,7 @@ def _way(options: Options, tools: Tools) -> Way:
         tools.display,
         options.threads,
         reuse=not options.force,
-        resume=resume and options.remember,
+        resume=resume,
         remember=options.remember and not options.dry_run,
         dry_run=options.dry_run,
     )

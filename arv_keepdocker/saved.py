@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO
 
 from . import arvput, contents
-from .archive import Image
 from .cache import Cache
 from .catalog import Catalog, Entry
 from .contents import Contents, Wanted
@@ -99,25 +98,15 @@ class Saved:
 
     def __init__(self, way: ViaArvPut, path: Path, found: Contents) -> None:
         self.path = path
+        self.contents = found
         self._way = way
-        self._found = found
-
-    @property
-    def image(self) -> Image:
-        """The image in it."""
-        return self._found.image
-
-    @property
-    def image_id(self) -> str:
-        """The id of the image as it will be stored."""
-        return self._found.image_id
 
     def store(self, entry: Entry) -> str:
         """Upload it as a new collection of the project, record that, and return its UUID.
 
         Raises ArvadosError, and then the files stay for the next run.
         """
-        way, repacked = self._way, self._found.repacked
+        way, repacked = self._way, self.contents.repacked
         path = self.path if repacked is None else self._repacked(repacked)
         arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
         try:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from . import arvput, contents
 from .archive import Image
@@ -17,7 +18,7 @@ from .display import Display
 from .engine import Engine, EngineImage
 from .errors import ArvadosError, CacheError
 from .journal import Journal, valid
-from .keep import THREADS, Sender, putter
+from .keep import Sender, putter
 from .progress import Progress
 from .repack import Extent
 from .source import EngineSource, FileSource, Source
@@ -35,7 +36,7 @@ class Streaming:
     catalog: Catalog
     cache: Cache
     display: Display
-    threads: int = THREADS
+    threads: int
     reuse: bool = True
     """Do not send what Arvados has."""
     resume: bool = True
@@ -96,17 +97,7 @@ class Streamed:
         self._source = source
         self._wanted = wanted
         self._uploaded: _Uploaded | None = None
-        self._contents = checked if checked is not None else self._sent().contents
-
-    @property
-    def image(self) -> Image:
-        """The image in it."""
-        return self._contents.image
-
-    @property
-    def image_id(self) -> str:
-        """The id of the image as it will be stored."""
-        return self._contents.image_id
+        self.contents = checked if checked is not None else self._sent().contents
 
     @property
     def layers(self) -> tuple[LayerState, ...]:
@@ -151,9 +142,9 @@ class Streamed:
         if self._way.journal is not None:
             self._way.journal.forget()
         again = self._upload(reuse=False)
-        if again.contents.image_id != self.image_id:
+        if again.contents.image_id != self.contents.image_id:
             what = f"{self._source.what} changed while it was stored"
-            raise ArvadosError(f"{what}: it was {self.image_id} and is {again.contents.image_id} now")
+            raise ArvadosError(f"{what}: it was {self.contents.image_id} and is {again.contents.image_id} now")
         return again
 
     def _sent(self) -> _Uploaded:
@@ -165,7 +156,7 @@ class Streamed:
         way, wanted = self._way, self._wanted
         journal = way.journal
         put = _remembering(putter(way.catalog.cluster), journal if way.remember else None)
-        known = _Known(way.catalog, journal if way.resume else None, wanted.name)
+        known = partial(_known, way.catalog, journal if way.resume else None, wanted.name)
         sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
         progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
         cutter = Cutter(sender.send, hold=wanted.may_change)
@@ -206,20 +197,13 @@ class _Feeder:
         return data
 
 
-class _Known:
-    """Finds the blocks that need not be sent."""
-
-    def __init__(self, catalog: Catalog, journal: Journal | None, name: str | None) -> None:
-        self._catalog = catalog
-        self._journal = journal
-        self._name = name
-
-    def __call__(self) -> dict[str, str]:
-        until = time.time() + _MARGIN
-        sent = self._journal.read(until) if self._journal is not None else []
-        stored = _LOCATOR.findall(" ".join(self._catalog.newest_manifests(self._name)))
-        good = [locator for locator in (*sent, *stored) if valid(locator, until)]
-        return {"+".join(locator.split("+")[:2]): locator for locator in good}
+def _known(catalog: Catalog, journal: Journal | None, name: str | None) -> dict[str, str]:
+    """The locators of blocks that need not be sent, by `md5+size`."""
+    until = time.time() + _MARGIN
+    sent = journal.read(until) if journal is not None else []
+    stored = _LOCATOR.findall(" ".join(catalog.newest_manifests(name)))
+    good = [locator for locator in (*sent, *stored) if valid(locator, until)]
+    return {"+".join(locator.split("+")[:2]): locator for locator in good}
 
 
 def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:

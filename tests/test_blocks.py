@@ -276,7 +276,7 @@ def test_what_is_known_is_not_sent() -> None:
         return f"signed {data!r}"
 
     known = f"{hashlib.md5(b'known').hexdigest()}+5"
-    with Sender(remember, lambda: {known: "reused"}) as sender:
+    with Sender(remember, lambda: {known: "reused"}, threads=2) as sender:
         futures = [sender.send(data) for data in (b"known", b"other", b"longer")]
         found = [future.result() for future in futures]
         assert sender.send(b"other").result() == Stored("signed b'other'", reused=True)
@@ -316,7 +316,7 @@ def test_the_first_failure_ends_it() -> None:
     def refuse(data: bytes) -> str:
         raise ArvadosError("full")
 
-    with Sender(refuse, dict) as sender:
+    with Sender(refuse, dict, threads=2) as sender:
         with pytest.raises(ArvadosError, match="full"):
             sender.send(b"1").result()
         with pytest.raises(ArvadosError, match="full"):
@@ -327,5 +327,5 @@ def test_what_is_known_cannot_be_found_out() -> None:
     def fail() -> dict[str, str]:
         raise ArvadosError("no answer")
 
-    with Sender(lambda data: "x", fail) as sender, pytest.raises(ArvadosError, match="no answer"):
+    with Sender(lambda data: "x", fail, threads=2) as sender, pytest.raises(ArvadosError, match="no answer"):
         sender.send(b"1").result()
