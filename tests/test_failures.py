@@ -109,6 +109,17 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
+def hanging_in(command: str, pid_file: Path) -> str:
+    """The script, for `docker_that`, of a docker that never ends one of its commands; see `hanging_process`."""
+    return f'[ "$2" = {command} ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
+
+
+def hanging_process(pid_file: Path) -> int:
+    """The process id of the docker that hangs; waits until it does."""
+    wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+    return int(pid_file.read_text())
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -503,12 +514,9 @@ def test_stopped_during_the_save(
 ) -> None:
     image = images.build(engine.host)
     pid_file = tmp_path / "pid"
-    hangs = docker_that(
-        f'[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
-    )
+    hangs = docker_that(hanging_in("save", pid_file))
     process = run.start(*way, "--project-uuid", project, image.name, env=hangs)
-    wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
-    saving = int(pid_file.read_text())
+    saving = hanging_process(pid_file)
     os.kill(process.pid, number)  # only our process: a terminal would signal docker too
     out, err = process.communicate(timeout=30)
     assert process.returncode == status, err

@@ -26,6 +26,8 @@ from tests.test_failures import (
     Way,
     cached,
     group_has_ended,
+    hanging_in,
+    hanging_process,
     nothing_recorded,
     records,
     saved_digest,
@@ -105,13 +107,11 @@ def test_stopped_during_the_pull(
     engine.docker("push", image.name)
     engine.forget(image.id)
     pid_file = tmp_path / "pid"
-    hangs = docker_that(
-        f'[ "$2" = pull ] || exec env PATH="$REAL_PATH" docker "$@"; echo $$ >{pid_file}; exec sleep 600'
-    )
+    hangs = docker_that(hanging_in("pull", pid_file))
     for number in SIGNALS:
         pid_file.unlink(missing_ok=True)
         process = run.start("--project-uuid", project, "--pull", image.name, env=hangs)
-        wait_until(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
+        hanging_process(pid_file)
         process.send_signal(number)
         check_stopped(process, number)
         assert nothing_recorded(cluster, project)

@@ -13,7 +13,7 @@ from tests import images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, Way, cached, records, saved_digest, whole
-from tests.test_streaming import journals, layers
+from tests.test_streaming import journals, layers, sent
 
 
 def ends(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
@@ -43,8 +43,7 @@ def test_runs_for_two_projects_make_one_collection_in_each(
     assert uuids[:2] == uuids[2:]
     for uuid, target in zip(uuids[:2], targets, strict=False):
         assert whole(cluster, target, uuid, image.name) == saved_digest(engine, image)
-    blocks = [one for one in sandbox.requests() if (one["service"], one["method"]) == ("keep", "PUT")]
-    assert sum(block["request_size"] for block in blocks) < 5 << 20  # one upload, and a copy
+    assert sum(sent(sandbox)) < 5 << 20  # one upload, and a copy
     assert cached(tmp_path) == []
 
 
