@@ -25,6 +25,22 @@ _LANES = 8
 _LONGEST_PAUSE = 64
 """Seconds between two attempts, as in the SDK."""
 
+_NONE = type(None)
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("link_class", "manifest_text", "owner_uuid", "portable_data_hash", "uuid"), str),
+    **dict.fromkeys(("created_at", "first_name", "group_class", "head_uuid", "last_name", "name"), (str, _NONE)),
+    "file_size_total": int,
+    "items": list,
+    "properties": (dict, _NONE),
+}
+"""What the fields are that are asked for."""
+_FIELDS = {
+    "collections": ("uuid", "manifest_text", "portable_data_hash", "properties"),
+    "groups": ("uuid", "group_class"),
+    "users": ("uuid",),
+}
+"""What an object that is read as a whole has at least."""
+
 Record = Mapping[str, Any]
 _Answer = TypeVar("_Answer")
 
@@ -72,20 +88,26 @@ class Cluster:
     @property
     def uuid_prefix(self) -> str:
         """The five characters that begin the UUIDs of this cluster's objects."""
-        return str(self.api._rootDesc["uuidPrefix"])
+        return str(self._described("uuidPrefix"))
 
     @property
     def replication(self) -> int:
         """How many copies of a block the cluster wants by default."""
-        return int(self.api._rootDesc["defaultCollectionReplication"])
+        return int(self._described("defaultCollectionReplication"))
+
+    def _described(self, what: str) -> Any:
+        if what not in self.api._rootDesc:
+            raise ArvadosError(f"Arvados' description of its API does not have its {what}")
+        return self.api._rootDesc[what]
 
     def current_user(self) -> Record:
         """The user whose token is used."""
-        return self.ask("asking who the user is", self.api.users().current())
+        return self.ask("asking who the user is", self.api.users().current(), fields=["uuid"])
 
     def get(self, resource: str, uuid: str) -> Record:
         """One object, a collection with its signed manifest."""
-        return self.ask(f"reading {uuid}", getattr(self.api, resource)().get(uuid=uuid))
+        request = getattr(self.api, resource)().get(uuid=uuid)
+        return self.ask(f"reading {uuid}", request, fields=_FIELDS[resource])
 
     def create(
         self, resource: str, what: str, body: Record, made: Callable[[], Record | None], **parameters: object
@@ -99,7 +121,7 @@ class Cluster:
             request = getattr(self.api, resource)().create(body=body, **parameters)
             try:
                 with _sent_once(request.http):
-                    return self.ask(f"creating {what}", request, retries=0)
+                    return self.ask(f"creating {what}", request, retries=0, fields=["uuid"])
             except ArvadosError as error:
                 if isinstance(error, ArvadosRefusedError) and not error.is_temporary:
                     raise
@@ -144,7 +166,7 @@ class Cluster:
         request = method(
             filters=filters, select=[*select, "created_at"], order=["created_at desc"], limit=limit, count="none"
         )
-        items: Sequence[Record] = self.ask(f"listing {resource}", request)["items"]
+        items: Sequence[Record] = self.ask(f"listing {resource}", request, items=select)["items"]
         return items
 
     def page(
@@ -156,10 +178,9 @@ class Cluster:
     ) -> tuple[list[Record], bool]:
         """The first of the objects that `find` finds, by uuid, and whether there may be more."""
         lane = lane or Lane(self.api)
-        request = lane.method(resource)(
-            filters=filters, select=sorted({*select, "uuid"}), order=["uuid asc"], limit=_PAGE, count="none"
-        )
-        page = self.ask(f"listing {resource}", request, lane)
+        fields = sorted({*select, "uuid"})
+        request = lane.method(resource)(filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none")
+        page = self.ask(f"listing {resource}", request, lane, items=fields)
         items = page["items"]
         return items, bool(items) and len(items) >= (page.get("limit") or 1)
 
@@ -201,10 +222,19 @@ class Cluster:
         methods = {resource: getattr(client, resource)().list for resource in resources}
         return Lanes([Lane(client, _twin(client._http), methods) for _ in range(_LANES)])
 
-    def ask(self, what: str, request: Any, lane: "Lane | None" = None, retries: int | None = None) -> Record:
+    def ask(
+        self,
+        what: str,
+        request: Any,
+        lane: "Lane | None" = None,
+        retries: int | None = None,
+        fields: Sequence[str] = (),
+        items: Sequence[str] | None = None,
+    ) -> Record:
         """Send a request that the API client has prepared, on the connection of the `lane` if there is one.
 
-        It may be sent more than once unless `retries` is 0.
+        It may be sent more than once unless `retries` is 0. The answer has these `fields`; that of a list has `items`
+        that have those.
         """
         connection = {} if lane is None or lane.http is None else {"http": lane.http}
         tries = self.retries if retries is None else retries
@@ -212,11 +242,23 @@ class Cluster:
         def answer() -> Record:
             with _explained(what):
                 found = request.execute(num_retries=tries, **connection)
-                if not isinstance(found, dict):
-                    raise ValueError("it is not an object")
-                return found
+                _check([found], fields if items is None else ["items"])
+                if items is not None:
+                    _check(found["items"], items)
+                return found  # type: ignore[no-any-return]
 
         return _read_again(answer, tries)
+
+
+def _check(records: Sequence[object], fields: Sequence[str]) -> None:
+    """Raise ValueError unless each is an object that has these fields as Arvados has them."""
+    types = [(name, _TYPES[name]) for name in fields]
+    for record in records:
+        if not isinstance(record, dict):
+            raise ValueError("it is not an object")
+        for name, kind in types:
+            if not isinstance(record.get(name, ...), kind):
+                raise ValueError(f"its {name} is {record[name]!r}" if name in record else f"it has no {name}")
 
 
 def _read_again(ask: Callable[[], _Answer], retries: int) -> _Answer:

@@ -38,7 +38,7 @@ class Link(NamedTuple):
         if len(properties) > (time is not None):
             more = {name: value for name, value in properties.items() if name != _TIME}
         created = parse_time(record.get("created_at")) or EPOCH
-        return cls(record["head_uuid"] or "", record["name"], created, time, more)
+        return cls(record["head_uuid"] or "", record["name"] or "", created, time, more)
 
     @property
     def properties(self) -> Record:

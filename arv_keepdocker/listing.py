@@ -150,9 +150,9 @@ def owner_names(cluster: Cluster, images: Iterable[StoredImage]) -> dict[str, st
     owners = sorted({image.owner for image in images})
     projects = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-j7d0g-")]
     users = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-tpzed-")]
-    names = {group["uuid"]: group["name"] for group in cluster.find_in("groups", "uuid", projects, [], ["name"])}
+    names = {group["uuid"]: group["name"] or "" for group in cluster.find_in("groups", "uuid", projects, [], ["name"])}
     for user in cluster.find_in("users", "uuid", users, [], ["first_name", "last_name"]):
-        names[user["uuid"]] = f"{user['first_name']} {user['last_name']}".strip()
+        names[user["uuid"]] = f"{user['first_name'] or ''} {user['last_name'] or ''}".strip()
     return names
 
 
