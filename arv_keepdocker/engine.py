@@ -147,24 +147,12 @@ class Engine:
         early, and by the kernel when this process dies. Raises EngineError after the block when it failed.
         """
         command = ["image", "save", *self._save_flags(image), image.id]
-        process = self._start(command, stdout=subprocess.PIPE, preexec_fn=_dies_with_parent(os.getpid()))
-        stderr = _Collector(process.stderr)
-        try:
+        with self._running(command, subprocess.PIPE, _dies_with_parent(os.getpid())) as (process, stderr):
             assert process.stdout is not None
             _widen(process.stdout)
             yield process.stdout
-            process.stdout.close()
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            if process.stdout is not None:
-                process.stdout.close()
-            said = stderr.text()
-        if status != 0:
-            error = self._failure(f"{self.name} could not save image {image.id}", status, said)
+        if process.returncode != 0:
+            error = self._failure(f"{self.name} could not save image {image.id}", process.returncode, stderr.text())
             raise EngineError(str(error), error.hint or (incomplete_hint(image) if image.containerd else None))
 
     def _save_flags(self, image: EngineImage) -> list[str]:
@@ -184,11 +172,25 @@ class Engine:
     def _run(
         self, arguments: Sequence[str], stdout: IO[str] | None = None, preexec_fn: Callable[[], None] | None = None
     ) -> tuple[int, str, str]:
-        process = self._start(arguments, subprocess.PIPE if stdout is None else stdout.fileno(), preexec_fn)
+        output = b""
+        target = subprocess.PIPE if stdout is None else stdout.fileno()
+        with self._running(arguments, target, preexec_fn) as (process, stderr):
+            if process.stdout is not None:
+                output = process.stdout.read()
+        return process.returncode, output.decode(errors="replace"), stderr.text()
+
+    @contextlib.contextmanager
+    def _running(
+        self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None = None
+    ) -> "Iterator[tuple[subprocess.Popen[bytes], _Collector]]":
+        """The program at work, and what it says on stderr; it has ended after the block, which may be left early."""
+        process = self._start(arguments, stdout, preexec_fn)
         stderr = _Collector(process.stderr)
         try:
-            output = process.stdout.read() if process.stdout is not None else b""
-            status = process.wait()
+            yield process, stderr
+            if process.stdout is not None:
+                process.stdout.close()
+            process.wait()
         except BaseException:
             process.kill()
             process.wait()
@@ -196,11 +198,10 @@ class Engine:
         finally:
             if process.stdout is not None:
                 process.stdout.close()
-            said = stderr.text()
-        return status, output.decode(errors="replace"), said
+            stderr.text()
 
     def _start(
-        self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None = None
+        self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None
     ) -> "subprocess.Popen[bytes]":
         try:
             with interrupts.postponed():
