@@ -94,6 +94,11 @@ def main(
             sys.exit(error.exit_status)
         display.error(f"{type(error).__name__}: {error}", "This is a bug; ARVADOS_DEBUG=1 shows where.")
         sys.exit(1)
+    finally:
+        if install_sig_handlers:
+            # All is said. Python would show what a handler raises while it waits for threads and cleans up.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
     sys.exit(result.status)
 
 

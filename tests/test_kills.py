@@ -140,6 +140,25 @@ def test_stopped_where_docker_is_started(
     assert nothing_recorded(cluster, project)
 
 
+SIGNALLED_AT_EXIT = """
+import atexit, signal, sys
+from arv_keepdocker import cli
+
+atexit.register(lambda: signal.raise_signal(int(sys.argv[1])))
+cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [["--version"], ["--threads=0", "x"]])
+def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: list[str]) -> None:
+    python = Command([sys.executable, "-c", SIGNALLED_AT_EXIT], run.directory, run.environment, run.processes)
+    result = python(str(int(number)), *words)
+    assert result.status == -number
+    assert bool(result.stdout) != bool(result.stderr)
+    assert "Traceback" not in result.stderr
+
+
 # At random
 
 # Starts runs that have imported already what takes most of a run's time, so that signals come while they do something.
