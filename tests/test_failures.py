@@ -497,6 +497,19 @@ def test_a_link_that_is_refused(
     assert records(cluster, project) == (collections, [image.name, image.id])
 
 
+def test_what_was_kept_of_an_image_goes_when_its_links_are_made(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    words = ("--via-arv-put", "--universal", "--project-uuid", project, "--retries=0", image.name)
+    sandbox.fault("status", service="api", method="POST", path="/links", body="repo.tag", status=403, times=None)
+    failed(run(*words), 6)
+    assert len(cached(tmp_path)) == 2  # as docker saves it, and in the universal form
+    sandbox.clear_faults()
+    stored(run(*words))
+    assert cached(tmp_path) == []
+
+
 # Stopping
 
 
