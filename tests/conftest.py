@@ -172,6 +172,26 @@ class Result:
     stderr: str
 
 
+def image_run_for(api: Any, image: str, project: str) -> str:
+    """The portable data hash of what Arvados runs a container in that a user asks for by the image's name."""
+    request = {
+        "name": image,
+        "command": ["true"],
+        "container_image": image,
+        "output_path": "/out",
+        "cwd": "/",
+        "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
+        "runtime_constraints": {"vcpus": 1, "ram": 1000000},
+        "state": "Committed",
+        "priority": 0,
+        "use_existing": False,
+        "owner_uuid": project,
+    }
+    made = api.container_requests().create(body={"container_request": request}).execute()
+    container = api.containers().get(uuid=made["container_uuid"]).execute()
+    return str(container["container_image"])
+
+
 def stored(result: Result) -> str:
     """The UUID that a run of the command has printed: the only thing on its stdout."""
     assert result.status == 0, result.stderr

@@ -15,7 +15,7 @@ import pytest
 
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
-from tests.conftest import Cluster, Command, Result, stored
+from tests.conftest import Cluster, Command, Result, image_run_for, stored
 from tests.engines import Engine, Registry
 
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
@@ -75,22 +75,7 @@ def test_the_scheduler_resolves_the_name_to_our_collection(
     image = images.build(engine.host)
     uuid = stored(run("--project-uuid", project, image.name))
     api = cluster.api()
-    request = {
-        "name": image.name,
-        "command": ["true"],
-        "container_image": image.name,
-        "output_path": "/out",
-        "cwd": "/",
-        "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
-        "runtime_constraints": {"vcpus": 1, "ram": 1000000},
-        "state": "Committed",
-        "priority": 0,
-        "use_existing": False,
-        "owner_uuid": project,
-    }
-    made = api.container_requests().create(body={"container_request": request}).execute()
-    container = api.containers().get(uuid=made["container_uuid"]).execute()
-    assert container["container_image"] == api.collections().get(uuid=uuid).execute()["portable_data_hash"]
+    assert image_run_for(api, image.name, project) == api.collections().get(uuid=uuid).execute()["portable_data_hash"]
 
 
 def test_a_repeat_run_saves_and_writes_nothing(

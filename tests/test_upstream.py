@@ -13,7 +13,7 @@ import pytest
 import arv_keepdocker
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
-from tests.conftest import Cluster, Command, Result, stored
+from tests.conftest import Cluster, Command, Result, image_run_for, stored
 from tests.engines import Engine, Registry
 from tests.test_listing import HASH, NAME, Catalogue, listed
 
@@ -197,22 +197,8 @@ def test_the_order_is_the_servers(cluster: Cluster, project: str, run: Command) 
     assert in_order([row[0] for row in theirs]) != expected
 
     # What is listed first is what runs.
-    request = {
-        "name": repository,
-        "command": ["true"],
-        "container_image": repository,
-        "output_path": "/out",
-        "cwd": "/",
-        "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
-        "runtime_constraints": {"vcpus": 1, "ram": 1000000},
-        "state": "Committed",
-        "priority": 0,
-        "use_existing": False,
-        "owner_uuid": project,
-    }
     for rest in range(len(expected)):
-        made = api.container_requests().create(body={"container_request": request}).execute()
-        content = api.containers().get(uuid=made["container_uuid"]).execute()["container_image"]
+        content = image_run_for(api, repository, project)
         left = [uuid for uuid, _ in arv_keepdocker.list_images_in_arv(api, 3, repository)]
         assert in_order(left) == expected[rest:]
         assert api.collections().get(uuid=left[0]).execute()["portable_data_hash"] == content
