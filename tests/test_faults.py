@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import arv_keepdocker.cluster
+from arv_keepdocker.errors import ArvadosError
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
@@ -94,6 +96,33 @@ def test_an_api_server_that_answers_badly(
     sandbox.clear_faults()
     assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
     assert cached(tmp_path) == []
+
+
+class Answering:
+    """A request of the API client, and what it is answered."""
+
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    def execute(self, num_retries: int) -> object:
+        return json.loads(self.answer)
+
+
+STRANGE_LISTS = [
+    ("[]", "it is not an object"),
+    ("{}", "it has no items"),
+    ('{"items": null}', "its items is None"),
+    ('{"items": ["a"]}', "it is not an object"),
+    ('{"items": [{"uuid": "zzzzz"}, {"name": "a"}]}', "it has no uuid"),
+    ('{"items": [{"uuid": ["zzzzz"]}]}', r"its uuid is \['zzzzz'\]"),
+]
+
+
+@pytest.mark.parametrize(("answer", "problem"), STRANGE_LISTS)
+def test_an_answer_that_is_not_arvados_own(answer: str, problem: str) -> None:
+    asked = arv_keepdocker.cluster.Cluster(api=None, retries=0)
+    with pytest.raises(ArvadosError, match=f"^listing things: Arvados' answer could not be read: {problem}$"):
+        asked.ask("listing things", Answering(answer), items=["uuid"])
 
 
 def test_an_api_server_that_is_slow(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
