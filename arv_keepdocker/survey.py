@@ -11,7 +11,7 @@ from .cluster import Cluster, Lane, Record, chunks
 from .links import FIELDS, HASH_LINK, NAME_LINK, Link
 
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
-_FEWER_FIELDS = {NAME_LINK: FIELDS, HASH_LINK: ("head_uuid", "name")}
+_FEWER_FIELDS = {NAME_LINK: ("created_at", "head_uuid", "name", "properties"), HASH_LINK: ("head_uuid", "name")}
 _FILL = 0.85
 """How full the page of a range shall be: one that overflows costs another request."""
 _NOTHING: Record = {}
