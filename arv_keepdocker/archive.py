@@ -82,6 +82,24 @@ def loadable(tarball: Tarball, image: Image) -> bool:
     return [f"sha256:{tarball.files[name].sha256}" for name in configs if name in tarball.files] == [image.id]
 
 
+def indexed(tarball: Tarball, image: Image) -> bool:
+    """Whether the archive's index names the image's configuration as the one manifest, whose own one is there, too.
+
+    So it is in the universal form; an engine that knows that image by its configuration saves it otherwise.
+    """
+    if _INDEX not in tarball.files:
+        return False
+    descriptors = _document(tarball, _INDEX, "the archive's index").get("manifests")
+    if (
+        not isinstance(descriptors, list)
+        or len(descriptors) != 1
+        or _blob(descriptors[0]) != _blob({"digest": image.id})
+    ):
+        return False
+    settings = parse_json(image.config, "the image's configuration").get("config")
+    return _blob(descriptors[0]) in tarball.files and _blob(settings) in tarball.files
+
+
 def find(tarball: Tarball, name: str | None = None, platform: Platform | None = None, layout: bool = False) -> Image:
     """The one image of the archive, or the one that is called `name` (`repo:tag`), or the one for `platform`.
 
@@ -95,7 +113,7 @@ def find(tarball: Tarball, name: str | None = None, platform: Platform | None = 
         entries = _index_entries(tarball) if _INDEX in tarball.files else entries
     if len(entries) != 1 and name is not None:
         entries = [entry for entry in entries if familiar(name) in map(familiar, entry.names)] or entries
-    images = _of_platform(tarball, entries, platform)
+    images = _of_platform(tarball, entries, platform, from_index)
     if len(images) > 1:
         named = [" ".join(entry.names[:_SHOWN]) or quoted(entry.config) for entry in images[:_SHOWN]]
         more = ", ..." if len(images) > _SHOWN else ""
@@ -108,8 +126,11 @@ def find(tarball: Tarball, name: str | None = None, platform: Platform | None = 
     return _whole(tarball, images[0])
 
 
-def _of_platform(tarball: Tarball, entries: Sequence[_Entry], platform: Platform | None) -> Sequence[_Entry]:
-    """The entries for the platform; of the same name's several without one asked for, those for this machine's."""
+def _of_platform(
+    tarball: Tarball, entries: Sequence[_Entry], platform: Platform | None, from_index: bool = False
+) -> Sequence[_Entry]:
+    """The entries for the platform; without one asked for, of several that are one image's (they have the same name, or
+    an index names none), those for this machine's."""
 
     @functools.cache  # entries may have the same configuration
     def runs_on(config: str) -> Platform:
@@ -117,7 +138,7 @@ def _of_platform(tarball: Tarball, entries: Sequence[_Entry], platform: Platform
 
     if platform is not None:
         return [entry for entry in entries if runs_on(tarball.target(entry.config)).matches(platform)]
-    if len({entry.names for entry in entries}) == 1 and len(entries) > 1:
+    if len({entry.names for entry in entries}) == 1 < len(entries) and (entries[0].names or from_index):
         ours = [entry for entry in entries if runs_on(tarball.target(entry.config)).matches(USUAL)]
         return ours or entries
     return entries
@@ -174,6 +195,8 @@ def _manifest_entries(tarball: Tarball) -> list[_Entry]:
 
 def _manifest_entry(entry: Mapping[str, Any]) -> _Entry:
     config, layers, names = entry.get("Config"), entry.get("Layers"), entry.get("RepoTags") or []
+    if layers is None:
+        layers = []  # Go writes an empty list so
     if not (isinstance(config, str) and _strings(layers) and _strings(names)):
         raise ArchiveError("the archive's manifest.json does not name a configuration and layers")
     _check_count(len(names))

@@ -72,6 +72,8 @@ def read(
 
 def _chosen(found: Tarball, wanted: Wanted) -> Contents:
     image = archive.find(found, wanted.name, wanted.platform, wanted.layout)
-    stays = archive.loadable(found, image) and (not wanted.universal or repack.is_universal(image))
+    stays = archive.loadable(found, image) and (
+        not wanted.universal or (repack.is_universal(image) and archive.indexed(found, image))
+    )
     name = wanted.name or next(iter(image.names), None)
     return Contents(image, None if stays else repack.repack(image, name, wanted.universal))

@@ -313,6 +313,7 @@ def put(**values: Any) -> Callable[[dict[str, Any]], None]:
             put(manifest=[{"Config": name, "Layers": [], "RepoTags": [f"{name}:1"]} for name in "ab"]),
             "2 images: a:1, b:1",
         ),
+        (put(manifest=[{"Config": name, "Layers": [], "RepoTags": None} for name in "ab"]), "2 images"),
         (put(manifest={}), "not a list"),
         (put(manifest=[1]), "not a list"),
         (put(manifest=[{}]), "does not name"),
@@ -336,6 +337,15 @@ def put(**values: Any) -> Callable[[dict[str, Any]], None]:
 )
 def test_documents_that_do_not_fit_are_refused(change: Callable[[dict[str, Any]], None], reason: str) -> None:
     assert reason in refused(made(change))
+
+
+def test_an_image_without_layers() -> None:
+    # Go writes an empty list as null.
+    written: list[object] = [[], None]
+    for layers in written:
+        manifest = [{"Config": "config.json", "Layers": layers, "RepoTags": None}]
+        found = read(io.BytesIO(made(put(manifest=manifest, config={"rootfs": {"type": "layers", "diff_ids": None}}))))
+        assert found.layers == ()
 
 
 class Endless(io.RawIOBase):
