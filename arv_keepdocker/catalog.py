@@ -200,6 +200,10 @@ class Catalog:
         """
         return self._created(f"collection {entry.collection_name!r} in {entry.project}", entry, manifest_text)
 
+    def discard(self, uuid: str) -> None:
+        """Put a collection into the trash that turns out to hold something else than it is named for."""
+        self.cluster.delete("collections", uuid)
+
     def newest_manifests(self, name: str | None) -> list[str]:
         """The signed manifests of images that the user may read: the newest of the same repository, and of all.
 
@@ -211,7 +215,7 @@ class Catalog:
             queries.append(([["link_class", "=", NAME_LINK], ["name", "like", versions]], _OF_REPOSITORY))
         queries.append(([["link_class", "=", HASH_LINK]], _OF_ALL))
         links = [link for query, limit in queries for link in self.cluster.newest("links", query, ["head_uuid"], limit)]
-        uuids = list(dict.fromkeys(str(link["head_uuid"]) for link in links))
+        uuids = self.cluster.own_collections(dict.fromkeys(link["head_uuid"] or "" for link in links))
         if not uuids:
             return []
         chosen = [["uuid", "in", uuids]]

@@ -6,9 +6,10 @@ import errno
 import http.client
 import itertools
 import random
+import re
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -90,6 +91,14 @@ class Cluster:
         """The five characters that begin the UUIDs of this cluster's objects."""
         return str(self._described("uuidPrefix"))
 
+    def own_collections(self, uuids: Iterable[str]) -> list[str]:
+        """Those that are UUIDs of the cluster's collections.
+
+        A link may point to anything, and a UUID of another cluster would make the server ask that one.
+        """
+        pattern = re.compile(rf"{self.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
+        return [uuid for uuid in uuids if pattern.fullmatch(uuid)]
+
     @property
     def replication(self) -> int:
         """How many copies of a block the cluster wants by default."""
@@ -137,6 +146,10 @@ class Cluster:
     def update(self, resource: str, uuid: str, body: Record) -> Record:
         """Change the fields of an object that `body` has."""
         return self.ask(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
+
+    def delete(self, resource: str, uuid: str) -> None:
+        """Delete an object; a collection goes to the trash."""
+        self.ask(f"deleting {uuid}", getattr(self.api, resource)().delete(uuid=uuid))
 
     def find(
         self,

@@ -1,7 +1,6 @@
 """What Arvados says of images: links, and the collections that they point to, be it tens of thousands."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,7 +40,7 @@ def of_links(cluster: Cluster, links: Iterable[Record], project: str | None, fie
     for record in links:
         (survey.hashes if record["link_class"] == HASH_LINK else survey.names).append(Link.of(record))
     heads = sorted({link.collection for link in [*survey.hashes, *survey.names]})
-    for record in cluster.find_in("collections", "uuid", _local(cluster, heads), owned_by(project), fields):
+    for record in cluster.find_in("collections", "uuid", cluster.own_collections(heads), owned_by(project), fields):
         survey.collections[record["uuid"]] = record
     return survey
 
@@ -81,7 +80,7 @@ class _Large:
             ranges = [partial(self._links, *query) for query in self._ranges(first)]
             for link_class, links in lanes.each(ranges):
                 self._take(link_class, links)
-            heads = _local(self._cluster, self._heads)
+            heads = self._cluster.own_collections(self._heads)
             # What was stored meanwhile may have been seen in part.
             named = {link.collection for link in survey.names}
             self._unclear.update(head for head in heads if head not in survey.ids or head not in named)
@@ -129,12 +128,3 @@ class _Large:
         """The collections among these that the user can read, and that belong where they shall."""
         found = self._cluster.find("collections", [["uuid", "in", heads], *self._owned], self._fields, lane)
         return [(record["uuid"], {name: record[name] for name in self._fields} or _NOTHING) for record in found]
-
-
-def _local(cluster: Cluster, heads: Iterable[str]) -> list[str]:
-    """Those that are UUIDs of the cluster's collections.
-
-    A link may point to anything, and a UUID of another cluster would make the server ask that one.
-    """
-    pattern = re.compile(rf"{cluster.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
-    return [head for head in heads if pattern.fullmatch(head)]
