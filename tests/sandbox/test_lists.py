@@ -182,7 +182,7 @@ def test_time_has_nanoseconds_only_when_made(active: Http) -> None:
         (["properties", "contains", "number"], 60),
         (["head_uuid", "is_a", "arvados#collection"], 120),
         (["head_uuid", "is_a", "arvados#group"], 0),
-        (["any", "like", "%n00%"], 10),
+        (["any", "like", "n00_"], 10),  # a uuid is longer
         (["head_uuid", "in", []], 0),
     ],
 )
