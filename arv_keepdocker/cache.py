@@ -5,6 +5,7 @@ import errno
 import fcntl
 import functools
 import os
+import random
 import re
 import shutil
 import stat
@@ -51,7 +52,7 @@ class Cache:
 
     def incoming_path(self) -> Path:
         """Where an archive is kept while this process needs it, of which is not known yet what it holds."""
-        return self.path / f"incoming-{os.getpid()}.tar"
+        return self.path / f"incoming-{random.randrange(1 << 63)}.tar"  # pids may be the same, on several machines
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ an image by the one and on those that know it by the other (measured on Docker 2
 and podman 4.3). Either specification lets readers ignore the members that they do not know.
 """
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,11 @@ class Repacked:
     @property
     def size(self) -> int:
         return sum(part.size if isinstance(part, Extent) else len(part) for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells archives of the same image apart, which may differ in its name; letters and digits."""
+        return hashlib.sha256(b"".join(part for part in self.parts if isinstance(part, bytes))).hexdigest()[:16]
 
 
 def repack(image: Image, name: str | None, universal: bool) -> Repacked:

@@ -12,7 +12,7 @@ from .catalog import Catalog, Entry
 from .contents import Contents, Wanted
 from .display import Counter, Display
 from .engine import Engine, EngineImage
-from .errors import ArchiveError, ArvadosError
+from .errors import ArchiveError, ArvadosError, KeepdockerError
 from .repack import Extent, Repacked
 from .source import EngineSource, FileSource, Source
 from .tarball import Readable
@@ -48,7 +48,7 @@ class ViaArvPut:
                 self.cache.check_space(image.size)
             self.display.note(f"saving image {image.id}")
             found = self._kept(EngineSource(engine, image), path, wanted, self.display.counter("saving", image.size))
-        yield Saved(self, path, found)
+        yield Saved(self, path, found, kept=True)
         path.unlink(missing_ok=True)
 
     @contextmanager
@@ -60,7 +60,8 @@ class ViaArvPut:
         """
         source = FileSource(file)
         if source.is_plain():
-            yield Saved(self, Path(file), contents.read(source, wanted))
+            before = _state(Path(file))
+            yield Saved(self, Path(file), contents.read(source, wanted), before)
             return
         path = self.cache.incoming_path()
         try:
@@ -96,34 +97,50 @@ class ViaArvPut:
 class Saved:
     """A whole, checked archive on disk."""
 
-    def __init__(self, way: ViaArvPut, path: Path, found: Contents) -> None:
+    def __init__(self, way: ViaArvPut, path: Path, found: Contents, before: object = None, kept: bool = False) -> None:
+        """`before` is the state of a file that is not ours, before it was checked; `kept` whether the file stays if it
+        cannot be stored."""
         self.path = path
         self.contents = found
         self._way = way
+        self._before = before
+        self._kept = kept
 
     def store(self, entry: Entry) -> str:
         """Upload it as a new collection of the project, record that, and return its UUID.
 
-        Raises ArvadosError, and then the files stay for the next run.
+        Raises ArvadosError, and then the files stay for the next run; KeepdockerError if a file that is not ours has
+        changed since it was checked.
         """
         way, repacked = self._way, self.contents.repacked
+        self._check_unchanged()
         path = self.path if repacked is None else self._repacked(repacked)
         arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
         try:
             uuid = arvput.put(str(path), entry.filename, arguments, way.catalog.cluster.api)
+            try:
+                self._check_unchanged()
+            except KeepdockerError:
+                way.catalog.discard(uuid)  # it is named for another image
+                raise
             way.catalog.record(uuid, entry)
         except ArvadosError as error:
-            hint = error.hint or f"What was saved is kept in {path}; the same command goes on from there."
-            raise ArvadosError(f"image {entry.image_id} could not be stored: {error}", hint) from error
+            goes_on = way.resume and (self._kept or repacked is not None)
+            hint = f"What was saved is kept in {path}; the same command goes on from there." if goes_on else None
+            raise ArvadosError(f"image {entry.image_id} could not be stored: {error}", error.hint or hint) from error
         if repacked is not None:
             path.unlink(missing_ok=True)
         return uuid
 
+    def _check_unchanged(self) -> None:
+        if self._before is not None and _state(self.path) != self._before:
+            raise KeepdockerError(f"{self.path} changed while it was stored")
+
     def _repacked(self, repacked: Repacked) -> Path:
         """The archive to store, beside the one that was saved; of an earlier run if that has got as far."""
         cache = self._way.cache
-        path = cache.archive_path(repacked.image_id, ".repacked")
-        if not path.exists() or path.stat().st_size != repacked.size:
+        path = cache.archive_path(repacked.image_id, f".{repacked.fingerprint}")
+        if not self._way.resume or not path.exists() or path.stat().st_size != repacked.size:
             cache.check_space(repacked.size)
             with self.path.open("rb") as old, cache.replacing(path) as partial, partial.open("wb") as new:
                 for part in repacked.parts:
@@ -131,7 +148,17 @@ class Saved:
                         new.write(part)
                     else:
                         _copy(old, new, part)
+                self._check_unchanged()
         return path
+
+
+def _state(path: Path) -> object:
+    """What differs when a file is written or replaced. Raises KeepdockerError if it is gone."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise KeepdockerError(f"{path} cannot be read: {error.strerror}") from error
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _copy(old: IO[bytes], new: IO[bytes], extent: Extent) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from .cluster import ArvadosRefusedError
 from .contents import Contents, Wanted
 from .display import Display
 from .engine import Engine, EngineImage
-from .errors import ArvadosError, CacheError
+from .errors import ArvadosError, CacheError, KeepdockerError
 from .journal import Journal, valid
 from .keep import Sender, putter
 from .progress import Progress
@@ -97,6 +97,7 @@ class Streamed:
         self._source = source
         self._wanted = wanted
         self._uploaded: _Uploaded | None = None
+        self._image_id = checked.image_id if checked is not None else None
         self.contents = checked if checked is not None else self._sent().contents
 
     @property
@@ -113,13 +114,13 @@ class Streamed:
         """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
         catalog = self._way.catalog
         uploaded = self._sent()
-        with _explained(self._source):
+        with self._explained():
             uuid = self._created(entry, uploaded)
         if uuid is None:
             uploaded = self._sent_again()
-            with _explained(self._source):
+            with self._explained():
                 uuid = catalog.create(entry, uploaded.manifest)
-        with _explained(self._source):
+        with self._explained():
             catalog.link(uuid, entry)
         return uuid
 
@@ -139,18 +140,25 @@ class Streamed:
             return None
 
     def _sent_again(self) -> _Uploaded:
-        if self._way.journal is not None:
+        if self._way.journal is not None and self._way.remember:
             self._way.journal.forget()
-        again = self._upload(reuse=False)
-        if again.contents.image_id != self.contents.image_id:
-            what = f"{self._source.what} changed while it was stored"
-            raise ArvadosError(f"{what}: it was {self.contents.image_id} and is {again.contents.image_id} now")
-        return again
+        return self._same_sent(reuse=False)
 
     def _sent(self) -> _Uploaded:
         if self._uploaded is None:
-            self._uploaded = self._upload(self._way.reuse)
+            self._uploaded = self._same_sent(self._way.reuse)
         return self._uploaded
+
+    def _same_sent(self, reuse: bool) -> _Uploaded:
+        """Send it, and see that it still is the image that Arvados was asked about."""
+        uploaded = self._upload(reuse)
+        image_id = uploaded.contents.image_id
+        if self._image_id not in (None, image_id):
+            raise KeepdockerError(
+                f"{self._source.what} changed while it was stored: it was {self._image_id} and is {image_id} now"
+            )
+        self._image_id = image_id
+        return uploaded
 
     def _upload(self, reuse: bool) -> _Uploaded:
         way, wanted = self._way, self._wanted
@@ -162,7 +170,7 @@ class Streamed:
         cutter = Cutter(sender.send, hold=wanted.may_change)
         if not way.dry_run:
             way.display.note(f"uploading {self._source.what}")
-        with _explained(self._source), sender, progress:
+        with self._explained(), sender, progress:
             read = contents.read(
                 self._source, wanted, lambda stream: _Feeder(stream, cutter, progress), cutter.announce
             )
@@ -180,6 +188,16 @@ class Streamed:
             f"{_mebibytes(sender.reused)} that Arvados had already"
         )
         return _Uploaded(read, text, (), sender.sent, sender.reused)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        way = self._way
+        goes_on = way.resume and way.remember and way.journal is not None
+        hint = "What was sent need not be sent again: try the same command again." if goes_on else None
+        try:
+            yield
+        except ArvadosError as error:
+            raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 
 
 class _Feeder:
@@ -201,9 +219,13 @@ def _known(catalog: Catalog, journal: Journal | None, name: str | None) -> dict[
     """The locators of blocks that need not be sent, by `md5+size`."""
     until = time.time() + _MARGIN
     sent = journal.read(until) if journal is not None else []
-    stored = _LOCATOR.findall(" ".join(catalog.newest_manifests(name)))
-    good = [locator for locator in (*sent, *stored) if valid(locator, until)]
+    good = [locator for locator in (*sent, *locators(catalog.newest_manifests(name))) if valid(locator, until)]
     return {"+".join(locator.split("+")[:2]): locator for locator in good}
+
+
+def locators(manifests: Iterable[str]) -> Iterator[str]:
+    """All that are in the manifests. A file may be called what looks like one; but its name is only part of a word."""
+    return filter(_LOCATOR.fullmatch, " ".join(manifests).split())
 
 
 def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:
@@ -233,12 +255,3 @@ def _layer_states(image: Image, cutter: Cutter, pieces: Sequence[Piece]) -> tupl
 
 def _mebibytes(count: int) -> str:
     return f"{count / (1 << 20):.1f} MiB"
-
-
-@contextmanager
-def _explained(source: Source) -> Iterator[None]:
-    try:
-        yield
-    except ArvadosError as error:
-        hint = error.hint or "What was sent need not be sent again: try the same command again."
-        raise ArvadosError(f"{source.what} could not be stored: {error}", hint) from error

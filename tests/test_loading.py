@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from arv_keepdocker.archive import sha256
+from arv_keepdocker.sandbox import Sandbox
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
-from tests.test_failures import cached
+from tests.test_failures import cached, failed, nothing_recorded, wait_until
 
 ARCHIVES = FIXTURES / "archives"
 USABLE = sorted(name for name in FACTS if "incomplete" not in name)
@@ -152,6 +153,35 @@ def test_a_universal_image_is_universal_already(
     assert stored(run("--project-uuid", project, "--universal", "--from-archive", from_docker)) == uuid
 
 
+@pytest.mark.parametrize("index", [False, True])
+def test_a_universal_image_that_an_engine_took_apart_is_put_together_again(
+    node: Engine,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+    index: bool,
+) -> None:
+    """Who knows it by its configuration saves that, without what it was made from, and with an index of their own or
+    none."""
+    archive = tmp_path / "saved.tar"
+    with tarfile.open(ARCHIVES / "universal-solo.tar") as old, tarfile.open(archive, "w") as new:
+        original = document(old, document(old, "manifest.json")[0]["Config"])["config"]["digest"].replace(":", "/")
+        for member in old:
+            if not member.name.endswith(original) and (index or member.name != "index.json"):
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    uuid = stored(run("--project-uuid", project, "--universal", "--from-archive", str(archive)))
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    with tarfile.open(path) as tar:
+        (named,) = document(tar, "index.json")["manifests"]
+        manifest = document(tar, f"blobs/{image_id.replace(':', '/')}")
+        assert named["digest"] == image_id
+        assert f"blobs/{manifest['config']['digest'].replace(':', '/')}" in tar.getnames()
+    runs_on_docker(node, image_id, path)
+    assert stored(run("--project-uuid", project, "--universal", "--from-archive", str(path))) == uuid
+
+
 def test_both_forms_of_an_image_are_two_images(project: str, run: Command) -> None:
     archive = ("--from-archive", str(ARCHIVES / "docker25-tiny-byname.tar"))
     plain = stored(run("--project-uuid", project, *archive))
@@ -176,6 +206,39 @@ def test_the_archives_own_name_and_another(cluster: Cluster, project: str, run: 
     nameless = stored(run("--project-uuid", project, "--from-archive", str(ARCHIVES / "docker20-tiny-byid.tar")))
     assert nameless == uuid
     assert names(uuid) == ["d29/tiny:1", "other/name:v2"]
+
+
+def test_what_was_kept_of_an_archive_is_not_used_for_another_name(
+    cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    words = ("--project-uuid", project, "--via-arv-put", "--universal", "--from-archive")
+    archive = str(ARCHIVES / "docker20-tiny-byname.tar")
+    sandbox.fault("status", service="api", method="POST", path="/collections", status=403, times=None)
+    assert run("--retries=0", *words, archive, "first/name:1").status == 6
+    assert len(cached(tmp_path)) == 1
+    sandbox.clear_faults()
+    uuid = stored(run(*words, archive, "other/name:1"))
+    _, path = fetched(uuid, cluster, run_tool, tmp_path)
+    with tarfile.open(path) as tar:
+        assert document(tar, "manifest.json")[0]["RepoTags"] == ["other/name:1"]
+
+
+@pytest.mark.parametrize("universal", ["--universal", "--no-universal"])
+@pytest.mark.parametrize("way", [(), ("--via-arv-put",)], ids=["streaming", "arv-put"])
+def test_an_archive_that_becomes_another_before_it_is_stored(
+    cluster: Cluster, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, way: tuple[str], universal: str
+) -> None:
+    archive = tmp_path / "image.tar"
+    shutil.copy(ARCHIVES / "docker20-tiny-byname.tar", archive)
+    sandbox.fault("delay", service="api", method="GET", path=r"/links\?", seconds=2, times=1)
+    process = run.start(*way, "--project-uuid", project, universal, "--from-archive", str(archive), "x:1")
+    wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
+    shutil.copy(ARCHIVES / "docker20-solo-byname.tar", tmp_path / "new")
+    (tmp_path / "new").rename(archive)
+    result = Result(process.wait(60), *process.communicate())
+    failed(result, 1, f"{archive} changed while it was stored")
+    assert nothing_recorded(cluster, project)
+    assert cached(tmp_path) == []
 
 
 @pytest.mark.parametrize("compressed", [False, True])
