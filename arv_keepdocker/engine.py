@@ -23,6 +23,7 @@ from .errors import EngineError, ImageNotFoundError
 from .platforms import Platform
 
 _NOT_THERE = ("no such image", "image not known")
+_PREFIXED_PART = "no 64-byte hexadecimal value"
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _START_DAEMON = "Start the docker daemon, or set DOCKER_HOST to where it listens."
 _HINTS = {
@@ -92,6 +93,10 @@ class Engine:
         if status != 0:
             if any(words in stderr.lower() for words in _NOT_THERE):
                 return None
+            if _PREFIXED_PART in stderr and reference.startswith("sha256:"):
+                # Podman takes the beginning of an id, but not with the prefix; without it, it may be a name.
+                image = self.find(reference.removeprefix("sha256:"), platform)
+                return image if image is not None and image.id.startswith(reference) else None
             raise self._failure(f"{self.name} could not look for image {reference}", status, stderr)
         image = self._described(reference, stdout)
         if platform is None or (image.platform is not None and image.platform.matches(platform)):
