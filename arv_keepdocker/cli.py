@@ -77,9 +77,9 @@ def main(
     display = Display(stderr if stderr is not None else io.StringIO())  # it may be closed
     if install_sig_handlers:  # the process is ours
         # A core file would have the token in it; docker, which inherits this, would have it in its environment.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupted)
+        core_limits = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, core_limits[1]))
+        handlers = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
         _print(result, sys.stdout if stdout is None else stdout)
@@ -96,9 +96,9 @@ def main(
         sys.exit(1)
     finally:
         if install_sig_handlers:
-            # All is said. Python would show what a handler raises while it waits for threads and cleans up.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
+            for number, handler in handlers.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, core_limits)
     sys.exit(result.status)
 
 

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import resource
+import signal
+
 import pytest
 
+import arv_keepdocker
 from arv_keepdocker.interrupts import interrupt, postponed
+
+
+def test_the_process_is_the_callers_again() -> None:
+    def state() -> tuple[object, ...]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        return resource.getrlimit(resource.RLIMIT_CORE), *map(signal.getsignal, numbers)
+
+    before = state()
+    with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
+        arv_keepdocker.main(["--version"])
+    assert not ended.value.code
+    assert state() == before
 
 
 def test_an_interruption_is_raised_at_once() -> None:

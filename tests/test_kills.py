@@ -142,10 +142,11 @@ def test_stopped_where_docker_is_started(
 
 SIGNALLED_AT_EXIT = """
 import atexit, signal, sys
-from arv_keepdocker import cli
+from arv_keepdocker.__main__ import main
 
-atexit.register(lambda: signal.raise_signal(int(sys.argv[1])))
-cli.main(sys.argv[2:])
+number = int(sys.argv.pop(1))
+atexit.register(lambda: signal.raise_signal(number))
+main()
 """
 
 
