@@ -18,8 +18,14 @@ _LOGGER = "arvados.arv_put"
 
 
 def option_parsers() -> list[argparse.ArgumentParser]:
-    """Parsers of the options that arv-put has for a run, and of --retries, to be used as `parents`."""
-    from arvados.commands import _util, put
+    """Parsers of the options that arv-put has for a run, and of --retries, to be used as `parents`.
+
+    Raises ArvadosError when the settings of Arvados' client cannot be read.
+    """
+    try:
+        from arvados.commands import _util, put
+    except ValueError as error:  # importing it reads that file; a line has no =, or is not text
+        raise ArvadosError(f"the settings of Arvados' client, settings.conf, could not be read: {error}") from error
 
     get_run_opts = getattr(put, "get_run_opts", None)
     run_opts: argparse.ArgumentParser = get_run_opts() if get_run_opts is not None else put.run_opts

@@ -403,7 +403,7 @@ def _explained(what: str) -> Iterator[None]:
         raise ArvadosRefusedError(f"{what}: {error._get_reason().strip()}", error.resp.status) from error
     except http.client.IncompleteRead as error:
         raise _UnreadableError(f"{what}: {error}") from error
-    except (apiclient.errors.Error, httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
+    except (apiclient.errors.Error, httplib2.HttpLib2Error, http.client.HTTPException, OSError, OverflowError) as error:
         raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
     except ValueError as error:  # after OSError, for what is wrong with a certificate is both
         raise _UnreadableError(f"{what}: Arvados' answer could not be read: {error}") from error

@@ -125,6 +125,18 @@ def test_an_answer_that_is_not_arvados_own(answer: str, problem: str) -> None:
         asked.ask("listing things", Answering(answer), items=["uuid"])
 
 
+def test_a_host_that_is_none(run: Command) -> None:
+    failed(run("images", env={"ARVADOS_API_HOST": "127.0.0.1:99999"}), 6, "127.0.0.1:99999")
+
+
+@pytest.mark.parametrize("text", [b"ARVADOS_API_HOST\n", b"ARVADOS_API_HOST=\xff\n"])
+def test_settings_that_cannot_be_read(run: Command, tmp_path: Path, text: bytes) -> None:
+    settings = tmp_path / "home" / ".config" / "arvados" / "settings.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_bytes(text)
+    failed(run("images", env={"HOME": str(tmp_path / "home")}), 6, "settings.conf")
+
+
 def test_an_api_server_that_is_slow(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
     image = images.build(engine.host)
     sandbox.settings(latency_ms=200)
