@@ -20,6 +20,8 @@ from .platforms import Platform
 from .reference import Reference
 
 NAME_PROPERTY = "docker-image-repo-tag"
+NAME_LIMIT = 255
+"""Characters of a collection's or a link's name (Arvados: character varying(255))."""
 PLATFORM = "arv:platform"
 UNIVERSAL = "arv:universal"
 _OF_REPOSITORY = 20
@@ -55,8 +57,9 @@ class Entry:
         if self.title is not None:
             return self.title
         # The server refuses slashes in a name.
-        words = ["Docker image", *([self.name.replace("/", " ")] if self.name else []), self.image_id[:12]]
-        return " ".join(words)
+        words = ["Docker image", *([self.name.replace("/", " ")] if self.name else [])]
+        image_id = self.image_id[:12]
+        return f"{' '.join(words)[: NAME_LIMIT - len(image_id) - 1]} {image_id}"
 
     def made_at(self, created: str | None) -> "Entry":
         """The entry with what its links are to say: the time by which the scheduler finds the newest of several images,
@@ -283,6 +286,8 @@ class Catalog:
                     "properties": dict(entry.link_properties),
                 }
                 same_link = [[key, "=", link[key]] for key in ("head_uuid", "link_class", "name", "owner_uuid")]
+                if link_class == HASH_LINK and entry.engine_id is not None:
+                    same_link.append([f"properties.{ENGINE_ID}", "=", entry.engine_id])
                 made = functools.partial(self._first_link, same_link)
                 self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
 

@@ -38,6 +38,8 @@ class Contents:
     image: Image
     repacked: Repacked | None
     """What is stored instead, where the archive cannot stay as it is."""
+    universal: bool
+    """Whether what is stored is in the universal form."""
 
     @property
     def image_id(self) -> str:
@@ -72,8 +74,9 @@ def read(
 
 def _chosen(found: Tarball, wanted: Wanted) -> Contents:
     image = archive.find(found, wanted.name, wanted.platform, wanted.layout)
-    stays = archive.loadable(found, image) and (
-        not wanted.universal or (repack.is_universal(image) and archive.indexed(found, image))
-    )
+    universal = repack.is_universal(image) and archive.indexed(found, image)
+    stays = archive.loadable(found, image) and (universal or not wanted.universal)
     name = wanted.name or next(iter(image.names), None)
-    return Contents(image, None if stays else repack.repack(image, name, wanted.universal))
+    if stays:
+        return Contents(image, None, universal)
+    return Contents(image, repack.repack(image, name, wanted.universal), wanted.universal)

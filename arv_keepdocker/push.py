@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from .cache import Cache
-from .catalog import Catalog, Entry
+from .catalog import NAME_LIMIT, Catalog, Entry
 from .display import Display, Style
 from .engine import Engine, EngineImage
-from .errors import ArchiveError, CacheError, EngineError, ImageNotFoundError, KeepdockerError
+from .errors import ArchiveError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from .listing import StoredImage
 from .platforms import USUAL, Platform
 from .reference import Reference, familiar
@@ -109,6 +109,7 @@ def push(options: Options, tools: Tools) -> Outcome:
 
     Raises a KeepdockerError.
     """
+    _check_name(options.reference.name if options.reference is not None else None)
     project = tools.catalog.project(options.project)
     if options.archive is not None:
         return _push_archive(options.archive, project, options, tools)
@@ -149,8 +150,9 @@ def _stored_already(entry: Entry, options: Options, tools: Tools) -> Outcome | N
         return _there(entry, options, tools)
     catalog = tools.catalog
     candidates = [replace(entry, image_id=known) for known in catalog.recognize(entry)]
-    # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that.
-    candidates.append(replace(entry, engine_id=None, platform=None))
+    # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
+    # other form, the engine's Id may be one that compute nodes do not know the image by.
+    candidates.append(replace(entry, engine_id=None, platform=None, universal=True))
     for candidate in candidates:
         stored = catalog.adopt(candidate)
         if stored is not None:
@@ -166,11 +168,12 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
     wanted = Wanted(entry.name, image.platform if image.containerd else None, entry.universal)
     with _way(options, tools).from_engine(tools.engine, image, wanted) as archive:
         contents = archive.contents
+        was_certain = entry.engine_id is None and contents.image_id == image.id
         learned = contents.image_id != image.id
         entry = replace(entry, image_id=contents.image_id, engine_id=image.id if learned else None)
         entry = entry.made_at(contents.image.created)
         _warn_of_layers(contents.image, tools)
-        stored = _there(entry, options, tools) if learned else None
+        stored = None if was_certain else _there(entry, options, tools)
         return stored or _made(archive, entry, options)
 
 
@@ -184,6 +187,7 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
         _warn_of_platform(contents.image.platform, options, tools)
         _warn_of_layers(contents.image, tools)
         name = name or next(iter(contents.image.names), None)
+        _check_name(name)
         entry = Entry(project, contents.image_id, name, options.title, universal=wanted.universal)
         entry = entry.made_at(contents.image.created)
         with _only_one_run(entry.image_id, options, tools):
@@ -201,6 +205,9 @@ def _there(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
 
 def _made(archive: Archive, entry: Entry, options: Options) -> Outcome:
     if not options.dry_run:
+        # What was universal already is found as such later, whatever was asked for now.
+        entry = replace(entry, universal=entry.universal or archive.contents.universal)
+        entry = entry.made_at(archive.contents.image.created)
         return Outcome(entry.image_id, entry.name, archive.store(entry))
     from .upload import Streamed
 
@@ -226,6 +233,12 @@ def _way(options: Options, tools: Tools) -> Way:
         remember=options.remember and not options.dry_run,
         dry_run=options.dry_run,
     )
+
+
+def _check_name(name: str | None) -> None:
+    """Before everything else: Arvados would refuse the name's link when all is done."""
+    if name is not None and len(name) > NAME_LIMIT:
+        raise UsageError(f"the name {name} has {len(name)} characters; Arvados takes {NAME_LIMIT}")
 
 
 def _warn_of_platform(platform: Platform | None, options: Options, tools: Tools) -> None:
@@ -258,6 +271,8 @@ def _find(options: Options, tools: Tools) -> _Found:
             if image is not None:  # there may be a newer one, which is what was asked for
                 raise
             problem = error
+    elif image is not None and options.pull and options.platform is not None:
+        image = tools.engine.find(str(reference), options.platform)  # by its id, which is not pulled
     if image is not None:
         return _Found(image.id, reference, in_engine=image)
     return _find_in_arvados(reference, options, tools, problem or _not_in_engine(options, tools))
@@ -286,7 +301,8 @@ def _resolved(reference: Reference, image: EngineImage) -> Reference:
 def _pulled(name: str, options: Options, tools: Tools) -> EngineImage:
     display = tools.display
     display.note(f"pulling {name}")
-    tools.engine.pull(name, display.stream if display.progress is Style.LINE else None, options.platform)
+    shown = display.progress is Style.LINE and display.stream.isatty()
+    tools.engine.pull(name, display.stream if shown else None, options.platform)
     image = tools.engine.find(name, options.platform)
     if image is None:
         raise EngineError(f"{tools.engine.name} pulled {name} and does not have it")

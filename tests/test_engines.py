@@ -13,6 +13,7 @@ from tests.conftest import Cluster, Command, stored
 from tests.engines import Podman
 from tests.recorded import PROFILES, RecordedEngine
 from tests.test_archive import FACTS, FIXTURES
+from tests.test_listing import Catalogue
 from tests.test_store import in_project
 
 ARCHIVES = FIXTURES / "archives"
@@ -101,6 +102,60 @@ def test_an_id_is_learned_once(cluster: Cluster, project: str, run: Command, tmp
     # And the classic engine still finds it.
     assert stored(run("--project-uuid", project, name, env=classic.environment)) == uuid
     assert len(saves(classic)) == 1
+
+
+@pytest.mark.parametrize("profile", CONTAINERD)
+def test_an_image_that_was_stored_by_the_engines_id_is_stored_again(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, profile: str
+) -> None:
+    """As upstream does it; most compute nodes do not find it."""
+    engine = RecordedEngine(profile, tmp_path / "engine")
+    fixture = archive(profile, "tiny")
+    engine_id = engine.add(ARCHIVES / fixture)
+    old = Catalogue(cluster.api(), project).image("by/upstream:1", image_id=engine_id)
+    uuid = stored(run("--project-uuid", project, "--no-universal", known_as(fixture), env=engine.environment))
+    assert uuid != old
+    assert hash_link(cluster, uuid)[0] == FACTS[fixture]["config_digest"]
+
+
+@pytest.mark.parametrize("profile", CONTAINERD)
+def test_a_universal_image_that_is_there_without_saying_so(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, profile: str
+) -> None:
+    file = ARCHIVES / "universal-solo.tar"
+    uuid = stored(run("--project-uuid", project, "--from-archive", str(file)))
+    assert hash_link(cluster, uuid)[1]["arv:universal"] is True
+    engine = RecordedEngine(profile, tmp_path / "engine")
+    engine.add(file)
+    words = ("--project-uuid", project, known_as("universal-solo.tar"))
+    assert stored(run(*words, env=engine.environment)) == uuid
+    # What a run leaves that dies before the links.
+    api = cluster.api()
+    for link in api.links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]:
+        api.links().delete(uuid=link["uuid"]).execute()
+    assert stored(run(*words, env=engine.environment)) == uuid
+    assert hash_link(cluster, uuid)[0] == FACTS["universal-solo.tar"]["config_digest"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_beginning_of_an_id_with_its_prefix(project: str, run: Command, tmp_path: Path, profile: str) -> None:
+    engine = RecordedEngine(profile, tmp_path / "engine", wrapper=profile == "podman4")
+    engine_id = engine.add(ARCHIVES / archive(profile, "tiny"))
+    digits = engine_id.removeprefix("sha256:")[:12]
+    stored(run("--project-uuid", project, f"sha256:{digits}", env=engine.environment))
+    assert run("--project-uuid", project, "sha256:0000000000ff", env=engine.environment).status == 3
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_id_is_not_pulled_and_may_be_for_another_platform(
+    project: str, run: Command, tmp_path: Path, profile: str
+) -> None:
+    engine = RecordedEngine(profile, tmp_path / "engine", wrapper=profile == "podman4")
+    engine_id = engine.add(ARCHIVES / archive(profile, "tiny"))
+    for word in (engine_id, engine_id.removeprefix("sha256:")):
+        refused = run("--project-uuid", project, "--pull", "--platform", "linux/arm64", word, env=engine.environment)
+        assert (refused.status, refused.stdout) == (3, "")
+        assert "for linux/arm64" in refused.stderr
 
 
 @pytest.mark.parametrize("profile", PROFILES)

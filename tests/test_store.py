@@ -78,6 +78,22 @@ def test_the_scheduler_resolves_the_name_to_our_collection(
     assert image_run_for(api, image.name, project) == api.collections().get(uuid=uuid).execute()["portable_data_hash"]
 
 
+def test_long_names(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
+    image = images.build(engine.host)
+    tag = "t" * 120
+    for length, status in ((134, 0), (136, 2)):
+        name = f"{'r' * length}:{tag}"
+        engine.docker("tag", image.id, name)
+        result = run("--project-uuid", project, name)
+        assert result.status == status
+        if status:
+            assert "Arvados takes 255" in result.stderr
+        else:
+            title = cluster.api().collections().get(uuid=stored(result)).execute()["name"]
+            assert (len(title), title[-13:]) == (255, f" {image.id[:12]}")
+        engine.docker("rmi", name)
+
+
 def test_a_repeat_run_saves_and_writes_nothing(
     engine: Engine,
     sandbox: Sandbox,
