@@ -145,6 +145,7 @@ import atexit, signal, sys
 from arv_keepdocker.__main__ import main
 
 number = int(sys.argv.pop(1))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may have been told to ignore it
 atexit.register(lambda: signal.raise_signal(number))
 main()
 """
