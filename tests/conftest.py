@@ -172,22 +172,28 @@ class Result:
     stderr: str
 
 
+def container_request(image: str, **attributes: object) -> dict[str, Any]:
+    """What asks Arvados for a container of the image; with a `priority` of more than 0 it is run."""
+    return {
+        "container_request": {
+            "name": "t",
+            "command": ["true"],
+            "container_image": image,
+            "output_path": "/out",
+            "cwd": "/",
+            "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
+            "runtime_constraints": {"vcpus": 1, "ram": 1000000},
+            "state": "Committed",
+            "priority": 0,
+            "use_existing": False,
+            **attributes,
+        }
+    }
+
+
 def image_run_for(api: Any, image: str, project: str) -> str:
     """The portable data hash of what Arvados runs a container in that a user asks for by the image's name."""
-    request = {
-        "name": image,
-        "command": ["true"],
-        "container_image": image,
-        "output_path": "/out",
-        "cwd": "/",
-        "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
-        "runtime_constraints": {"vcpus": 1, "ram": 1000000},
-        "state": "Committed",
-        "priority": 0,
-        "use_existing": False,
-        "owner_uuid": project,
-    }
-    made = api.container_requests().create(body={"container_request": request}).execute()
+    made = api.container_requests().create(body=container_request(image, name=image, owner_uuid=project)).execute()
     container = api.containers().get(uuid=made["container_uuid"]).execute()
     return str(container["container_image"])
 

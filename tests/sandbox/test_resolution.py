@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import container_request
+
 from .conftest import Http, unique
 
 
@@ -37,21 +39,7 @@ class Images:
 
 
 def body(image: str, **attributes: object) -> dict[str, Any]:
-    return {
-        "container_request": {
-            "name": "t",
-            "command": ["true"],
-            "container_image": image,
-            "output_path": "/out",
-            "cwd": "/",
-            "mounts": {"/out": {"kind": "tmp", "capacity": 1000}},
-            "runtime_constraints": {"vcpus": 1, "ram": 1000000},
-            "state": "Committed",
-            "priority": 1,
-            "use_existing": False,
-            **attributes,
-        }
-    }
+    return container_request(image, **{"priority": 1, **attributes})
 
 
 def request(http: Http, image: str, **attributes: object) -> Any:
