@@ -274,9 +274,10 @@ class Catalog:
         there = list(self.cluster.find("links", owned, ["link_class", "name", "properties"]))
         for link_class, name in wanted:
             same = [link for link in there if (link["link_class"], link["name"]) == (link_class, name)]
-            if link_class == HASH_LINK and entry.engine_id is not None:
-                # Engines may know the image by several ids; a later run on this one shall find it by its own.
-                same = [link for link in same if (link["properties"] or {}).get(ENGINE_ID) == entry.engine_id]
+            # Engines may know the image by several ids; a later run on this one shall find it by its own.
+            engine_id = entry.engine_id if link_class == HASH_LINK else None
+            if engine_id is not None:
+                same = [link for link in same if (link["properties"] or {}).get(ENGINE_ID) == engine_id]
             if not same:
                 link = {
                     "head_uuid": uuid,
@@ -286,8 +287,8 @@ class Catalog:
                     "properties": dict(entry.link_properties),
                 }
                 same_link = [[key, "=", link[key]] for key in ("head_uuid", "link_class", "name", "owner_uuid")]
-                if link_class == HASH_LINK and entry.engine_id is not None:
-                    same_link.append([f"properties.{ENGINE_ID}", "=", entry.engine_id])
+                if engine_id is not None:
+                    same_link.append([f"properties.{ENGINE_ID}", "=", engine_id])
                 made = functools.partial(self._first_link, same_link)
                 self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
 
