@@ -1,0 +1,38 @@
+"""One image, as every source delivers it."""
+
+import hashlib
+from dataclasses import dataclass
+
+from ..platforms import Platform
+from .layers import Layer
+
+UNIVERSAL_OF = "org.arvados.keepdocker.configuration"
+"""The annotation of a universal document that has the configuration that it was made from, in base64."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """One whole image, checked: its layers have the digests that its configuration says."""
+
+    config: bytes
+    """The configuration, as it came."""
+    layers: tuple[Layer, ...]
+    """Base first; one that occurs twice is named twice."""
+    platform: Platform
+    created: str | None = None
+    """The configuration's `created`, an RFC 3339 time, if it has one."""
+    names: tuple[str, ...] = ()
+    """The `repo:tag` names that the source has for it, as docker shows them."""
+    universal_of: bytes | None = None
+    """If `config` says that it is a universal document, the configuration that it says it was made from, where the
+    source has that: in the document's annotation, or beside it. It has the digest that the document says; whether the
+    universal form of it is `config` again is not checked here."""
+    digests: tuple[str, ...] = ()
+    """Other digests by which the source knows the image: of its manifest, of the index that names it."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know of an image that can be stored all the same."""
+
+    @property
+    def id(self) -> str:
+        """`sha256:` and the hexadecimal digest of the configuration."""
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
