@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -83,19 +84,47 @@ class Sandbox:
     def pid(self) -> int:
         return self._process.pid
 
-    def environment(self, user: str = "active") -> dict[str, str]:
-        """The variables that make a user's client talk to this cluster."""
-        return {**self._exports, "ARVADOS_API_TOKEN": self.users[user].token}
+    def environment(self, user: str = "active", *, token: str | None = None) -> dict[str, str]:
+        """The variables that make a user's client talk to this cluster, by the user's first token or another one."""
+        return {**self._exports, "ARVADOS_API_TOKEN": token or self.users[user].token}
+
+    # Users, tokens, projects
+
+    def api(self, method: str, path: str, body: object = None, user: str = "root") -> Any:
+        """One request of a user to the API, e.g. `api("GET", "users/current")`; SandboxError if it is refused."""
+        return self._request(method, f"arvados/v1/{path}", body, user)
+
+    def add_user(self, name: str, *, is_active: bool = True, is_admin: bool = False) -> User:
+        """A new user with a token, from now on also in `users`."""
+        attributes = {"username": name, "email": f"{name}@sandbox.invalid", "is_active": is_active}
+        uuid = self.api("POST", "users", {"user": {**attributes, "is_admin": is_admin}})["uuid"]
+        self.users[name] = User(uuid, self._new_token(uuid))
+        return self.users[name]
+
+    def token(self, user: str = "active", *, scopes: Sequence[str] = ("all",), expires_at: str | None = None) -> str:
+        """A further token of a user, good for "all" or for some requests, as in `["GET /arvados/v1/users/current"]`."""
+        return self._new_token(self.users[user].uuid, scopes=list(scopes), expires_at=expires_at)
+
+    def _new_token(self, owner: str, **attributes: object) -> str:
+        made = self.api("POST", "api_client_authorizations", {"owner_uuid": owner, **attributes})
+        return f"v2/{made['uuid']}/{made['api_token']}"
+
+    def freeze(self, project: str, frozen: bool = True) -> None:
+        """Freeze a project, or unfreeze it, as an administrator."""
+        self.api("PUT", f"groups/{project}", {"frozen_by_uuid": self.users["root"].uuid if frozen else None})
 
     # Control
 
     def control(self, method: str, name: str, body: object = None) -> Any:
         """One request to the control interface."""
+        return self._request(method, f"sandbox/{name}", body, "root")
+
+    def _request(self, method: str, path: str, body: object, user: str) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/sandbox/{name}",
+            f"{self.url}/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self.users['root'].token}", "Content-Type": "application/json"},
+            headers={"Authorization": f"Bearer {self.users[user].token}", "Content-Type": "application/json"},
         )
         context = ssl.create_default_context()
         context.check_hostname = False

@@ -13,7 +13,6 @@ from typing import Any
 from aiohttp import web
 
 from . import about, call, collections, containers, discovery, groups, links, trash, users
-from .access import check_scopes
 from .call import Call
 from .cluster import Cluster
 from .control import Control
@@ -23,6 +22,7 @@ from .errors import ApiError, PassedThrough, RailsError
 from .faults import Fault, Faults, Subject
 from .journal import KEPT_BODY, Entry, Journal
 from .resources import SYSTEM_USER
+from .tokens import authenticate, check_scopes
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *about.ENDPOINTS,
@@ -154,7 +154,7 @@ class Api:
     def _in_transaction(self, asked: Call, function: Callable[[Call], Answer]) -> Answer:
         try:
             with self._cluster.database.transaction():
-                asked.caller_or_none = self._cluster.access.authenticate(asked.token)
+                asked.caller_or_none = authenticate(self._cluster.database, asked.token)
                 return function(asked)
         except ApiError as error:
             # What was undone may have been counted in already.

@@ -25,6 +25,8 @@ class Settings:
     keep_bandwidth: float = 0
     signature_ttl: int = DEFAULT_TTL
     docker_image_formats: list[str] = field(default_factory=lambda: ["v2"])
+    # Whether only an administrator may unfreeze a project.
+    unfreeze_requires_admin: bool = True
 
     def described(self) -> dict[str, Any]:
         return asdict(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import filters, lists, objects, trash
-from .access import Condition
+from .access import MANAGE, Condition
 from .attributes import check_name
 from .call import Call
 from .cluster import Cluster
@@ -36,6 +36,10 @@ from .resources import (
 _CLASSES = ("project", "role", "filter")
 # What a project contains, in the order in which it is listed.
 _CONTENTS = (GROUPS, CONTAINER_REQUESTS, WORKFLOWS, COLLECTIONS)
+_BELOW = (
+    "t.owner_uuid IN (WITH RECURSIVE below(uuid) AS (SELECT ? UNION"
+    " SELECT g.uuid FROM groups g JOIN below ON g.owner_uuid = below.uuid) SELECT uuid FROM below)"
+)
 
 
 def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
@@ -45,6 +49,7 @@ def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
     if row["group_class"] != "role":
         check_name(row["name"])
     _check_loop(cluster, row)
+    _check_freezing(cluster, call, old, row)
     trash.settle(row)
 
 
@@ -55,6 +60,22 @@ def _check_loop(cluster: Cluster, row: Row) -> None:
             raise RailsError(422, "Owner uuid cannot be a loop")
         found = cluster.database.get(GROUPS, above)
         above = found["owner_uuid"] if found else None
+
+
+def _check_freezing(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
+    """Only who manages a project may freeze it, and in the own name (models/group.rb)."""
+    row["frozen_by_uuid"] = row.get("frozen_by_uuid") or None
+    before = old["frozen_by_uuid"] if old else None
+    if row["frozen_by_uuid"] == before:
+        return
+    if row["group_class"] != "project":
+        raise RailsError(422, "Frozen by uuid cannot be modified on a non-project group")
+    if before and cluster.settings.unfreeze_requires_admin and not call.caller.is_admin:
+        raise RailsError(422, "Frozen by uuid can only be changed by an admin user, once set")
+    if row["frozen_by_uuid"] not in (None, call.caller.uuid):
+        raise RailsError(422, "Frozen by uuid can only be set to the current user's UUID")
+    if old and cluster.access.level(call.caller, GROUPS, old) < MANAGE:
+        raise RailsError(403, "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>")
 
 
 def _create(cluster: Cluster, call: Call) -> Row:
@@ -80,21 +101,30 @@ def _update(cluster: Cluster, call: Call) -> Row:
     return objects.update(cluster, call, GROUPS, _validate)
 
 
+def _trash(cluster: Cluster, call: Call) -> Row:
+    """Put a project into the trash, unless a frozen one is in it (models/group.rb)."""
+    for uuid in _frozen_below(cluster, call.uuid):
+        raise RailsError(422, f"#<ArgumentError: cannot trash project containing frozen project {uuid}>")
+    return trash.trash(cluster, call, GROUPS)
+
+
+def _frozen_below(cluster: Cluster, project: str) -> list[str]:
+    rows = cluster.database.rows(
+        f"SELECT t.uuid FROM groups t WHERE t.frozen_by_uuid IS NOT NULL AND {_BELOW}", (project,)
+    )
+    return [row["uuid"] for row in rows]
+
+
 def _delete(cluster: Cluster, call: Call) -> Row:
     row = cluster.access.find(GROUPS, call.caller, call.uuid, include_trash=True)
     if row["group_class"] != "role":
-        return trash.trash(cluster, call, GROUPS)
+        return _trash(cluster, call)
     deleted = objects.delete(cluster, call, GROUPS)
     cluster.database.execute("DELETE FROM links WHERE ? IN (head_uuid, tail_uuid)", (row["uuid"],))
     return deleted
 
 
 # Contents
-
-_BELOW = (
-    "t.owner_uuid IN (WITH RECURSIVE below(uuid) AS (SELECT ? UNION"
-    " SELECT g.uuid FROM groups g JOIN below ON g.owner_uuid = below.uuid) SELECT uuid FROM below)"
-)
 
 
 def _within(call: Call, project: str) -> Condition:
@@ -168,7 +198,7 @@ ENDPOINTS = (
     create_endpoint(GROUPS, _create, "async"),
     update_endpoint(GROUPS, _update, "async"),
     delete_endpoint(GROUPS, _delete),
-    action_endpoint(GROUPS, "trash", lambda cluster, call: trash.trash(cluster, call, GROUPS)),
+    action_endpoint(GROUPS, "trash", _trash),
     action_endpoint(GROUPS, "untrash", lambda cluster, call: trash.untrash(cluster, call, GROUPS)),
     Endpoint(
         "groups",

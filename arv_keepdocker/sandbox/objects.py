@@ -80,8 +80,9 @@ def get(cluster: Cluster, call: Call, resource: Resource) -> Row:
 
 def update(cluster: Cluster, call: Call, resource: Resource, validate: Validate) -> Row:
     """Change an object as the request says and render it."""
-    old = cluster.access.find_writable(resource, call.caller, call.uuid, call.flag("include_trash"))
     given = read_attributes(call, resource)
+    unfreeze = "frozen_by_uuid" in given and not given["frozen_by_uuid"]
+    old = cluster.access.find_writable(resource, call.caller, call.uuid, call.flag("include_trash"), unfreeze)
     if given.get("uuid", old["uuid"]) != old["uuid"]:
         raise RailsError(422, "Uuid assignment not permitted")
     if given.get("owner_uuid", old["owner_uuid"]) != old["owner_uuid"]:

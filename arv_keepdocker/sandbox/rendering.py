@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import timestamps
-from .access import LEVELS
+from .access import MANAGE
 from .call import Call
 from .cluster import Cluster
 from .database import Row
@@ -25,11 +25,12 @@ def _signed_manifest(cluster: Cluster, call: Call, row: Row) -> str:
     return cluster.signer.sign(text, call.caller.token, None if trash_at is None else trash_at // 1_000_000)
 
 
-def _may(level: str) -> Callable[[Cluster, Call, Row], bool]:
-    def check(cluster: Cluster, call: Call, row: Row) -> bool:
-        return cluster.access.level(call.caller, GROUPS, row) >= LEVELS[level]
+def _can_write(cluster: Cluster, call: Call, row: Row) -> bool:
+    return cluster.access.may_write(call.caller, GROUPS, row)
 
-    return check
+
+def _can_manage(cluster: Cluster, call: Call, row: Row) -> bool:
+    return cluster.access.level(call.caller, GROUPS, row) >= MANAGE
 
 
 def _is_invited(cluster: Cluster, call: Call, row: Row) -> bool:
@@ -43,7 +44,8 @@ _COMPUTED: Mapping[tuple[str, str], Callable[[Cluster, Call, Row], Any]] = {
     (LINKS.name, "tail_kind"): lambda _, __, row: kind_of(row.get("tail_uuid")),
     (USERS.name, "full_name"): lambda _, __, row: f"{row.get('first_name') or ''} {row.get('last_name') or ''}".strip(),
     (USERS.name, "is_invited"): _is_invited,
-    **{(r.name, f"can_{what}"): _may(f"can_{what}") for r in (USERS, GROUPS) for what in ("write", "manage")},
+    **{(r.name, "can_write"): _can_write for r in (USERS, GROUPS)},
+    **{(r.name, "can_manage"): _can_manage for r in (USERS, GROUPS)},
 }
 # The columns that rendering a computed attribute needs.
 COMPUTED_FROM: Mapping[tuple[str, str], tuple[str, ...]] = {

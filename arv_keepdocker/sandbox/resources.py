@@ -18,7 +18,16 @@ UUID = re.compile(r"[0-9a-z]{5}-([0-9a-z]{5})-[0-9a-z]{15}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 # Absent values are null for these; every other absent string is rendered as "" (measured on Arvados 3.2.1).
-_NULLABLE = {"description", "replication_desired", "replication_confirmed", "container_count_max", "exit_code"}
+_NULLABLE = frozenset(
+    [
+        "description",
+        "replication_desired",
+        "replication_confirmed",
+        "container_count_max",
+        "exit_code",
+        "frozen_by_uuid",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ GROUPS = Resource(
         "is_trashed:boolean frozen_by_uuid:string can_write:boolean! can_manage:boolean!",
     ),
     defaults={"properties": {}},
-    fixed=_COMMON_FIXED | {"is_trashed", "frozen_by_uuid", "can_write", "can_manage"},
+    fixed=_COMMON_FIXED | {"is_trashed", "can_write", "can_manage"},
     indexes=(
         "CREATE UNIQUE INDEX IF NOT EXISTS groups_name ON groups (owner_uuid, name)"
         " WHERE name IS NOT NULL AND NOT is_trashed AND group_class IN ('project', 'filter')",
