@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from .errors import CacheError
@@ -77,19 +77,19 @@ class Cache:
             raise _error(self.path, f"{needed >> 20} MiB are needed to save the image and {free >> 20} MiB are free")
 
     @contextmanager
-    def lock(self, image_id: str, waiting: Callable[[int | None], None]) -> Iterator[None]:
-        """Hold the image's lock; `waiting` is called, with the holder's pid if known, before waiting for it.
+    def lock(self, image_id: str, waiting: Callable[[int | None], AbstractContextManager[None]]) -> Iterator[None]:
+        """Hold the image's lock; another run is waited for within what `waiting` gives for its pid, if known.
 
         The kernel drops the lock with its process, however that ends.
         """
         path = self.path / f"{image_id}.lock"
 
-        def told(descriptor: int) -> None:
+        def waiting_for_holder(descriptor: int) -> AbstractContextManager[None]:
             pid = os.pread(descriptor, 20, 0)
-            waiting(int(pid) if pid.isdigit() else None)
+            return waiting(int(pid) if pid.isdigit() else None)
 
         with _explained(self.path):
-            descriptor = locked(path, told)
+            descriptor = locked(path, waiting_for_holder)
         try:
             with _explained(self.path):
                 os.truncate(descriptor, 0)
@@ -125,7 +125,7 @@ class Cache:
     def _remove_unused(self, entry: Path, image_id: str) -> None:
         lock = self.path / f"{image_id}.lock"
         try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = _opened(lock)
         except OSError:
             return
         try:
@@ -186,22 +186,20 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def locked(path: Path, told: Callable[[int], None] | None = None) -> int:
+def locked(path: Path, waiting: Callable[[int], AbstractContextManager[None]]) -> int:
     """A descriptor of the file, made if need be, with its lock; closing it, or the process's end, gives the lock back.
 
-    Before waiting for another process, `told` is called with a descriptor of the file. Raises OSError.
+    Another process is waited for within what `waiting` gives for a descriptor of the file. Raises OSError.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = _opened(path)
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if told is not None:
-                    told(descriptor)
-                    told = None
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                with waiting(descriptor):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Who held it may have removed or replaced the file: what is locked now is not what the next one opens.
             if _is_open_file(descriptor, path):
                 return descriptor
@@ -209,6 +207,16 @@ def locked(path: Path, told: Callable[[int], None] | None = None) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of the file, made if need be. Raises OSError, also for what is no regular file and might block."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
+    return descriptor
 
 
 def _is_open_file(descriptor: int, path: Path) -> bool:

@@ -3,13 +3,21 @@
 import contextlib
 import enum
 import os
+import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
+_PATIENCE = 10.0
+"""Seconds that anything may take without a word."""
 _SHORTEST_SECRET = 8
 """Characters; what is shorter is no token of Arvados', and may be part of any word."""
+
+
+Waiting = Callable[[str], contextlib.AbstractContextManager[None]]
+"""`Display.waiting`, or `unsaid`, for those who may have to wait."""
 
 
 class Style(enum.Enum):
@@ -57,6 +65,26 @@ class Display:
         self._line(f"error: {message}")
         if hint:
             self._line(hint)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str, at_once: bool = False) -> Iterator[None]:
+        """Say, quiet or not, that the program waits for `what` if the block takes more than 10 seconds.
+
+        With `at_once` that is said now, unless quiet.
+        """
+        words = f"waiting for {what}"
+        if at_once and not self.quiet:
+            self._line(words)
+            yield
+            return
+        timer = threading.Timer(_PATIENCE, self._line, [words])
+        timer.daemon = True
+        with contextlib.suppress(RuntimeError):  # the system has no more threads
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def counter(self, what: str, total: int | None) -> "Counter":
         """A line that counts the bytes of something that may take long; `total` is how many are expected."""
@@ -118,6 +146,11 @@ class Counter:
         # The engine's size is an estimate: docker's archive is a little longer.
         total = f" / {max(self._total, self._done) >> 20}" if self._total else ""
         self._display.write(f"\r{self._what}: {self._done >> 20}{total} MiB ")
+
+
+def unsaid(what: str) -> contextlib.AbstractContextManager[None]:
+    """Wait without a word, where there is nobody to tell."""
+    return contextlib.nullcontext()
 
 
 def escaped(text: str) -> str:

@@ -12,17 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .cache import locked, replacing
+from .display import Waiting, unsaid
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
+_READ = 16 << 20
+"""Bytes of the file's end that are read: many times what the limit takes."""
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
 
 
 class Journal:
     """The file. Whatever is wrong with it, a run goes on without; then `problem` says what."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, waiting: Waiting = unsaid) -> None:
+        """`waiting` is told of another process that keeps the file."""
         self._path = path
+        self._waiting = waiting
         self.problem: OSError | None = None
 
     @staticmethod
@@ -35,17 +40,16 @@ class Journal:
 
         The others are forgotten, and so are the oldest if there are too many.
         """
-        if not self._path.exists():
-            return []
         try:
-            with (
-                self._locked() as descriptor,
-                open(descriptor, encoding="ascii", errors="replace", closefd=False) as file,
-            ):
+            if not self._path.exists():
+                return []
+            with self._locked() as descriptor:
+                size = os.fstat(descriptor).st_size
+                text = os.pread(descriptor, _READ, max(0, size - _READ)).decode("ascii", "replace")
                 # What follows the last end of a line is what somebody has not written to its end.
-                *lines, torn = file.read().split("\n")
+                *lines, torn = text.split("\n")
                 kept = [line for line in lines if valid(line, until)][-LIMIT:]
-                if torn or len(kept) < len(lines):
+                if torn or len(kept) < len(lines) or size > _READ:
                     with replacing(self._path) as new:
                         new.write_text("".join(f"{line}\n" for line in kept))
                 return kept
@@ -70,7 +74,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        descriptor = locked(self._path)
+        descriptor = locked(self._path, lambda _: self._waiting(f"another run, which keeps {self._path}"))
         try:
             yield descriptor
         finally:

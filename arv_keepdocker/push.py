@@ -332,9 +332,9 @@ def _only_one_run(image_id: str, options: Options, tools: Tools) -> Iterator[Non
         yield
         return
 
-    def waiting(pid: int | None) -> None:
+    def waiting(pid: int | None) -> AbstractContextManager[None]:
         who = f"process {pid}" if pid is not None else "another run"
-        tools.display.note(f"waiting for {who}, which is storing image {image_id}")
+        return tools.display.waiting(f"{who}, which is storing image {image_id}", at_once=True)
 
     with contextlib.ExitStack() as stack:
         try:

@@ -65,7 +65,8 @@ class Streaming:
         """What this user has sent to this cluster earlier; None if the cache directory cannot be used."""
         cluster = self.catalog.cluster
         try:
-            return Journal(self.cache.path / Journal.filename(cluster.uuid_prefix, cluster.api.api_token))
+            path = self.cache.path / Journal.filename(cluster.uuid_prefix, cluster.api.api_token)
+            return Journal(path, self.display.waiting)
         except CacheError:
             return None  # which was said when the lock could not be taken
 
@@ -180,7 +181,7 @@ class Streamed:
             pieces = cutter.as_it_is() if repacked is None else cutter.arranged(repacked.parts)
             text = manifest(f"{read.image_id}.tar", pieces)
         if journal is not None and journal.problem is not None:
-            way.display.warning(f"no notes of what was sent: {journal.problem}")
+            way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         if way.dry_run:
             return _Uploaded(read, text, _layer_states(read.image, cutter, pieces), sender.sent, sender.reused)
         way.display.note(
