@@ -27,6 +27,7 @@ from .listing import StoredImage
 from .platforms import Platform
 from .push import Options, Outcome, Tools, push
 from .reference import Reference
+from .terminal import streams
 
 _LIST_WORD = "images"
 _ENGINE = "ARV_KEEPDOCKER_ENGINE"
@@ -99,6 +100,8 @@ def main(
             for number, handler in handlers.items():
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, core_limits)
+            streams.empty(sys.stdout)
+            streams.empty(sys.stderr)
     sys.exit(result.status)
 
 
@@ -136,7 +139,10 @@ def _run(arguments: Sequence[str], display: Display, api: Any) -> _Result:
     """Do what the arguments ask for."""
     if "--version" in _before_dashes(arguments):
         return _version()  # without the half second that importing the SDK for the parser takes
-    options = _parse(arguments)
+    try:
+        options = _parse(arguments)
+    except _HelpAskedFor as asked:
+        return _Result([str(asked)])
     if options.version:
         return _version()
     display.quiet = options.silent
@@ -187,9 +193,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+class _HelpAskedFor(Exception):
+    """Its only argument is the help, which is a result like others."""
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        super().error(escaped(message))  # words may come from anywhere, by way of a script
+        raise UsageError(f"{message}; see {PROGRAM} --help")
+
+    def print_help(self, file: object = None) -> NoReturn:
+        raise _HelpAskedFor(self.format_help())
 
 
 def option_parser() -> argparse.ArgumentParser:
@@ -413,29 +426,16 @@ def _print(result: _Result, stdout: TextIO | None) -> None:
     shown = f", which is: {''.join(result.pieces)}" if result.whole else ""
     if stdout is None:  # closed when Python started
         raise KeepdockerError(f"there is no standard output for the result{shown}")
-    try:
-        for piece in result.pieces:
-            _write(piece, stdout)
-    except BrokenPipeError as error:
-        # Whoever reads has seen enough, as in `| head`. Python would complain once more when it ends.
-        with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as null:
-            os.dup2(null.fileno(), stdout.fileno())
-        if result.whole:
-            raise KeepdockerError(f"nobody reads the result{shown}") from error
-    except OSError as error:
-        raise KeepdockerError(f"{error.strerror} while writing the result{shown}") from error
-
-
-def _write(text: str, stdout: TextIO) -> None:
-    """All of it, also where the stream is not buffered and takes less than it is given, or knows less than Unicode."""
-    if not hasattr(stdout, "buffer"):  # a stream in memory
-        stdout.write(text)
-        return
-    stdout.flush()
-    left = memoryview(text.encode(stdout.encoding, "backslashreplace"))
-    while left:
-        left = left[stdout.buffer.write(left) :]
-    stdout.buffer.flush()
+    for piece in result.pieces:
+        try:
+            streams.write(piece, stdout)
+        except BrokenPipeError as error:
+            if result.whole:
+                raise KeepdockerError(f"nobody reads the result{shown}") from error
+            return  # whoever reads has seen enough, as in `| head`
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise KeepdockerError(f"{reason} while writing the result{shown}") from error
 
 
 def _show_traceback(display: Display) -> None:

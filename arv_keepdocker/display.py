@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from .terminal import streams
+
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
 _PATIENCE = 10.0
@@ -110,8 +112,7 @@ class Display:
     def write(self, text: str) -> None:
         # A stderr that is gone or full is no reason to fail: the result is on stdout.
         with contextlib.suppress(OSError, ValueError):
-            self.stream.write(text)
-            self.stream.flush()
+            streams.write(text, self.stream)
 
     def _line(self, message: str) -> None:
         self.clear()

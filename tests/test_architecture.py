@@ -21,14 +21,17 @@ LAYERS = [
     {"archive", "links"},
     {"arvput", "cache", "cluster", "display", "engine", "tarball"},
     {"headers", "interrupts", "lanes", "platforms", "reference", "uuids"},
-    {"errors"},
+    {"errors", "terminal", "terminal.streams"},
 ]
 """The package's modules, those that may import the ones below first."""
 SDK = {"arvados", "apiclient", "googleapiclient", "httplib2"}
 
 
 def modules() -> dict[str, ast.Module]:
-    return {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py")}
+    found = {path.stem: path for path in PACKAGE.glob("*.py")}
+    for path in PACKAGE.glob("*/*.py"):
+        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")] = path
+    return {name: ast.parse(path.read_text()) for name, path in found.items() if not name.startswith("sandbox")}
 
 
 def imports(tree: ast.AST) -> set[str]:

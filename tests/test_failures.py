@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -599,7 +600,7 @@ def test_wrong_usage(run: Command) -> None:
         result = run(*words)
         assert result.status == 2
         assert result.stdout == ""
-        assert "usage: arv-keepdocker" in result.stderr
+        assert re.fullmatch(r"arv-keepdocker: error: .+; see arv-keepdocker --help\n", result.stderr)
     failed(run("--", "--force"), 2, "--force")
     failed(run("--", "images", "--version"), 3, "--version")
 
@@ -611,14 +612,64 @@ def test_the_versions(run: Command) -> None:
         assert re.fullmatch(r"arv-keepdocker \d+\.\d+\.\d+ \(arvados-python-client \d+\.\d+\.\d+\)\n", result.stdout)
 
 
-def test_a_result_that_cannot_be_written_is_in_the_error(engine: Engine, project: str, run: Command) -> None:
+@pytest.fixture(params=[None, "1"], ids=["buffered", "unbuffered"])
+def redirected(request: pytest.FixtureRequest, run: Command) -> Callable[..., Result]:
+    """Runs the command with what a shell redirects: `redirected(">/dev/full", "--version")`."""
+    shell = shutil.which("sh")
+    assert shell is not None
+
+    def start(redirections: str, *words: str, **more: Any) -> Result:
+        argv = [shell, "-c", f'exec {shlex.join(run.argv)} "$@" {redirections}', "sh"]
+        environment = {**run.environment, "PYTHONUNBUFFERED": request.param or ""}
+        return Command(argv, run.directory, environment, run.processes)(*words, **more)
+
+    return start
+
+
+def test_a_result_that_cannot_be_written_is_in_the_error(
+    engine: Engine, project: str, run: Command, redirected: Callable[..., Result]
+) -> None:
     image = images.build(engine.host)
-    uuid = stored(run("--project-uuid", project, image.name))
-    shell: Any = shutil.which("sh")
-    words = " ".join(run.argv)
-    full = Command([shell, "-c", f'{words} "$@" >/dev/full', "sh"], run.directory, run.environment, run.processes)
-    failed(full("--project-uuid", project, image.name), 1, uuid, "No space left")
-    full.argv[2] = f'{words} "$@" 2>&-'
-    assert stored(full("--project-uuid", project, image.name)) == uuid
-    full.argv[2] = f'{words} "$@" >&-'
-    failed(full("--project-uuid", project, image.name), 1, uuid, "no standard output")
+    words = ("--project-uuid", project, image.name)
+    uuid = stored(run(*words))
+    failed(redirected(">/dev/full", *words), 1, uuid, "No space left")
+    assert stored(redirected("2>&-", *words)) == uuid
+    assert stored(redirected("2>/dev/full", *words)) == uuid
+    failed(redirected(">&-", *words), 1, uuid, "no standard output")
+    failed(redirected("1</dev/null", *words), 1, uuid, "Bad file descriptor")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["--dry-run", "IMAGE"], ["images"], ["images", "-q"]])
+def test_no_result_is_lost_without_a_word(
+    engine: Engine, project: str, run: Command, redirected: Callable[..., Result], words: list[str]
+) -> None:
+    name = images.build(engine.host).name
+    stored(run("--project-uuid", project, name))
+    words = [name if word == "IMAGE" else word for word in words]
+    failed(redirected(">/dev/full", *words), 1, "No space left on device")
+    failed(redirected(">&-", *words), 1, "no standard output")
+    for full in (">/dev/full 2>/dev/full", ">/dev/full 2>&-"):
+        result = redirected(full, *words)
+        assert (result.status, result.stdout, result.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize("words", [["--nosuch"], ["Debian"], ["--retries", "x", "a"]])
+def test_an_error_that_nobody_can_be_told_has_its_status(redirected: Callable[..., Result], words: list[str]) -> None:
+    for full in ("2>/dev/full", "2>&-", ">/dev/full 2>/dev/full"):
+        result = redirected(full, *words)
+        assert (result.status, result.stdout, result.stderr) == (2, "", "")
+
+
+def test_a_result_waits_until_it_is_read(cluster: Cluster, project: str, run: Command) -> None:
+    """Also where stdout does not block, as a parent may have set it: what does not fit is not lost."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while os.write(write, b"x"):
+            pass
+    with open(read, "rb") as reader:
+        process = subprocess.Popen([*run.argv, "--version"], env=run.environment, stdout=write, stderr=subprocess.PIPE)
+        run.processes.append(process)  # type: ignore[arg-type]
+        os.close(write)
+        assert reader.read().lstrip(b"x").startswith(b"arv-keepdocker ")
+    assert process.wait(60) == 0

@@ -1,0 +1,50 @@
+"""Text to stdout and stderr, which may be full, closed, or not ready.
+
+Python keeps what it could not write, tries again when the interpreter ends, and then ends with status 120. So nothing
+is left in its buffers here: what cannot be written is an error at once, or given up.
+"""
+
+import contextlib
+import os
+import select
+from typing import TextIO
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write all of the text now, also where the stream takes less than it is given, or knows less than Unicode.
+
+    Raises OSError, or ValueError where the stream is closed.
+    """
+    stream.flush()
+    buffer = getattr(stream, "buffer", None)
+    if buffer is None:  # a stream in memory
+        stream.write(text)
+        stream.flush()
+        return
+    raw = getattr(buffer, "raw", buffer)
+    left = memoryview(text.encode(stream.encoding, "backslashreplace"))
+    while left:
+        written = raw.write(left)
+        if written is None:  # it does not block, and is not ready
+            _wait(raw.fileno())
+        else:
+            left = left[written:]
+    raw.flush()
+
+
+def empty(stream: TextIO | None) -> None:
+    """Give up what others have left in the stream's buffer and what cannot be written."""
+    if stream is None or stream.closed:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), stream.fileno())
+            stream.flush()
+
+
+def _wait(descriptor: int) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()
