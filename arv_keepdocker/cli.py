@@ -341,7 +341,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             put_arguments=[*arvput.arguments(vars(options)), f"--threads={options.threads}"],
         ),
         Tools(
-            Engine(options.engine or os.environ.get(_ENGINE)),
+            Engine(options.engine or os.environ.get(_ENGINE), display.waiting),
             Catalog(_cluster(options, api), read_only=options.dry_run),
             Cache(os.environ),
             display,

@@ -5,7 +5,7 @@ import enum
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TextIO
 
 from .terminal import streams
@@ -16,10 +16,6 @@ _PATIENCE = 10.0
 """Seconds that anything may take without a word."""
 _SHORTEST_SECRET = 8
 """Characters; what is shorter is no token of Arvados', and may be part of any word."""
-
-
-Waiting = Callable[[str], contextlib.AbstractContextManager[None]]
-"""`Display.waiting`, or `unsaid`, for those who may have to wait."""
 
 
 class Style(enum.Enum):
@@ -147,11 +143,6 @@ class Counter:
         # The engine's size is an estimate: docker's archive is a little longer.
         total = f" / {max(self._total, self._done) >> 20}" if self._total else ""
         self._display.write(f"\r{self._what}: {self._done >> 20}{total} MiB ")
-
-
-def unsaid(what: str) -> contextlib.AbstractContextManager[None]:
-    """Wait without a word, where there is nobody to tell."""
-    return contextlib.nullcontext()
 
 
 def escaped(text: str) -> str:

@@ -5,22 +5,19 @@ from "could not ask" (`docker image inspect` exits with 1 and prints `[]` for bo
 """
 
 import contextlib
-import fcntl
 import functools
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
-from . import interrupts
-from .errors import EngineError, ImageNotFoundError
+from .errors import EngineError, ImageNotFoundError, quoted
 from .platforms import Platform
+from .sources.program import Program
+from .terminal.waiting import Waiting, unsaid
 
 _NOT_THERE = ("no such image", "image not known")
 _PREFIXED_PART = "no 64-byte hexadecimal value"
@@ -31,9 +28,10 @@ _HINTS = {
     "cannot connect to the docker daemon": _START_DAEMON,
     "failed to connect to the docker api": _START_DAEMON,
 }
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_PIPE_SIZE = 1 << 20
-_STDERR_KEPT = 64 * 1024
+_MISREAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading JSON raises that is not what was expected."""
+_LONGEST = 1000
+"""Characters of anything in the engine's description of an image."""
 _ID = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 
 
@@ -64,23 +62,24 @@ class Engine:
     Every method raises EngineError where there is no such program, or it cannot reach the engine.
     """
 
-    def __init__(self, program: str | None = None) -> None:
+    def __init__(self, program: str | None = None, waiting: Waiting = unsaid) -> None:
         """`program` is a name or a path; by default docker, and podman where there is no docker."""
         self._wanted = program
+        self._waiting = waiting
 
     @property
     def name(self) -> str:
         """What to call it."""
-        return os.path.basename(self._program)
+        return self._program.name
 
     @functools.cached_property
-    def _program(self) -> str:
+    def _program(self) -> Program:
         wanted = [self._wanted] if self._wanted else ["docker", "podman"]
         found = next(filter(None, map(shutil.which, wanted)), None)
         if found is None:
             names = " or ".join(map(repr, wanted))
             raise EngineError(f"there is no program {names} on PATH", "Install Docker or Podman, or use --engine.")
-        return found
+        return Program(found, self._waiting)
 
     def find(self, reference: str, platform: Platform | None = None) -> EngineImage | None:
         """The image that the engine resolves `reference` (a name, or `sha256:` and digits) to, or None.
@@ -89,7 +88,7 @@ class Engine:
         the image, but not for `platform`.
         """
         # Not `docker inspect`: a container of that name would be found first.
-        status, stdout, stderr = self._run(["image", "inspect", reference])
+        status, stdout, stderr = self._program.answer(["image", "inspect", reference])
         if status != 0:
             if any(words in stderr.lower() for words in _NOT_THERE):
                 return None
@@ -107,7 +106,7 @@ class Engine:
         """One platform's image of several; only the containerd store has more than one under a name."""
         stderr = ""
         if image.containerd:
-            status, stdout, stderr = self._run(["image", "inspect", "--platform", str(platform), reference])
+            status, stdout, stderr = self._program.answer(["image", "inspect", "--platform", str(platform), reference])
             found = self._described(reference, stdout) if status == 0 else None
             # Docker 29 describes what its index names and it does not have, too, without saying for which platform.
             if found is not None and found.platform is not None and found.platform.matches(platform):
@@ -120,17 +119,17 @@ class Engine:
         try:
             image = json.loads(stdout)[0]
             descriptor = image.get("Descriptor") or {}
-            platform = Platform(*(str(image.get(key) or "") for key in ("Os", "Architecture", "Variant")))
+            platform = Platform(*(_text(image.get(key)) or "" for key in ("Os", "Architecture", "Variant")))
             return EngineImage(
                 id=_checked_id(image["Id"]),
-                size=image.get("Size"),
-                created=image.get("Created") or None,
-                names=tuple(image.get("RepoTags") or ()),
+                size=_count(image.get("Size")),
+                created=_text(image.get("Created")),
+                names=tuple(filter(_text, image.get("RepoTags") or ())),
                 platform=platform if platform.architecture else None,
                 containerd=bool(descriptor),
                 several_platforms=str(descriptor.get("mediaType")) in _INDEXES,
             )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except _MISREAD as error:
             what = f"{self.name}'s description of image {reference} could not be read"
             raise EngineError(f"{what}: {error!r}") from error
 
@@ -140,7 +139,7 @@ class Engine:
         The program ends with this process. Raises EngineError, with the engine's words, when the pull fails.
         """
         command = ["image", "pull", *([] if show is not None else ["--quiet"]), *_platform_flag(platform), reference]
-        status, _, stderr = self._run(command, stdout=show, preexec_fn=_dies_with_parent(os.getpid()))
+        status, stderr = self._program.act(command, show)
         if status != 0:
             raise self._failure(f"{self.name} could not pull {reference}", status, stderr)
 
@@ -152,12 +151,10 @@ class Engine:
         early, and by the kernel when this process dies. Raises EngineError after the block when it failed.
         """
         command = ["image", "save", *self._save_flags(image), image.id]
-        with self._running(command, subprocess.PIPE, _dies_with_parent(os.getpid())) as (process, stderr):
-            assert process.stdout is not None
-            _widen(process.stdout)
-            yield process.stdout
-        if process.returncode != 0:
-            error = self._failure(f"{self.name} could not save image {image.id}", process.returncode, stderr.text())
+        with self._program.running(command, dies_with_us=True) as run:
+            yield run.stream()
+        if run.status != 0:
+            error = self._failure(f"{self.name} could not save image {image.id}", run.status, run.stderr)
             raise EngineError(str(error), error.hint or (incomplete_hint(image) if image.containerd else None))
 
     def _save_flags(self, image: EngineImage) -> list[str]:
@@ -165,62 +162,14 @@ class Engine:
         is wanted; docker can be told since 28 (API 1.48)."""
         if not image.containerd:
             return []
-        status, stdout, _ = self._run(["version", "--format", "{{json .}}"])
+        status, stdout, _ = self._program.answer(["version", "--format", "{{json .}}"])
         try:
             # What client and server have agreed on.
             version = json.loads(stdout)["Client"]["ApiVersion"].split(".")
             known = status == 0 and [int(part) for part in version] >= [1, 48]
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except _MISREAD:
             known = False
         return _platform_flag(image.platform) if known else []
-
-    def _run(
-        self, arguments: Sequence[str], stdout: IO[str] | None = None, preexec_fn: Callable[[], None] | None = None
-    ) -> tuple[int, str, str]:
-        output = b""
-        target = subprocess.PIPE if stdout is None else stdout.fileno()
-        with self._running(arguments, target, preexec_fn) as (process, stderr):
-            if process.stdout is not None:
-                output = process.stdout.read()
-        return process.returncode, output.decode(errors="replace"), stderr.text()
-
-    @contextlib.contextmanager
-    def _running(
-        self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None = None
-    ) -> "Iterator[tuple[subprocess.Popen[bytes], _Collector]]":
-        """The program at work, and what it says on stderr; it has ended after the block, which may be left early."""
-        process = self._start(arguments, stdout, preexec_fn)
-        stderr = _Collector(process.stderr)
-        try:
-            yield process, stderr
-            if process.stdout is not None:
-                process.stdout.close()
-            process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            if process.stdout is not None:
-                process.stdout.close()
-            stderr.text()
-
-    def _start(
-        self, arguments: Sequence[str], stdout: int, preexec_fn: Callable[[], None] | None
-    ) -> "subprocess.Popen[bytes]":
-        try:
-            with interrupts.postponed():
-                process = subprocess.Popen(
-                    [self._program, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=stdout,
-                    stderr=subprocess.PIPE,
-                    preexec_fn=preexec_fn,  # only calls prctl and getppid
-                    env={name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"},
-                )
-            return process
-        except OSError as error:
-            raise EngineError(f"{self._program} could not be started: {error.strerror}") from error
 
     def _failure(self, what: str, status: int, stderr: str) -> EngineError:
         # What the wrapper that is podman's docker says each time.
@@ -229,7 +178,7 @@ class Engine:
         )
         hint = next((hint for words, hint in _HINTS.items() if words in stderr.lower()), None)
         if status < 0:
-            stderr = f"ended by {signal.Signals(-status).name}" + (f", after saying: {stderr}" if stderr else "")
+            stderr = f"ended by {_signal_name(-status)}" + (f", after saying: {stderr}" if stderr else "")
         return EngineError(f"{what}: {stderr or f'exit status {status}'}", hint)
 
 
@@ -246,52 +195,24 @@ def _platform_flag(platform: Platform | None) -> list[str]:
     return ["--platform", str(platform)] if platform is not None else []
 
 
-class _Collector:
-    """Reads a pipe to its end in the background, so that its writer never waits, and keeps the last of it."""
-
-    def __init__(self, pipe: IO[bytes] | None) -> None:
-        assert pipe is not None
-        self._pipe = pipe
-        self._kept = b""
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with self._pipe:
-            while chunk := self._pipe.read1(_STDERR_KEPT):  # type: ignore[attr-defined]
-                self._kept = (self._kept + chunk)[-_STDERR_KEPT:]
-
-    def text(self) -> str:
-        self._thread.join()
-        return self._kept.decode(errors="replace").strip()
-
-
 def _checked_id(image_id: str) -> str:
     """With the prefix that podman leaves out; it becomes part of a file's name."""
     if not _ID.fullmatch(image_id):
-        raise ValueError(f"no image id: {image_id!r}")
+        raise ValueError(f"no image id: {quoted(image_id)}")
     return "sha256:" + image_id.removeprefix("sha256:")
 
 
-def _widen(pipe: IO[bytes]) -> None:
-    """Let the pipe hold more than 64 KiB, for fewer changes between its two processes."""
-    with contextlib.suppress(OSError):  # the system has a limit for all pipes of a user
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+def _text(value: object) -> str | None:
+    """Of what may be of any type and length."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST else None
 
 
-def _dies_with_parent(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes docker: ask the kernel to end it when `parent` is gone.
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62 else None
 
-    A pipe without a reader would end it too, but only at its next write, and the classic image store prepares the
-    whole export, which takes long, before the first.
-    """
-    import ctypes  # late: only pulling and saving need it
 
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def arrange() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals
+        return f"signal {number}"

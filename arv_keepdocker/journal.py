@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .cache import locked, replacing
-from .display import Waiting, unsaid
+from .terminal.waiting import Waiting, unsaid
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""

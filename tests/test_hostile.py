@@ -34,6 +34,7 @@ class Measured:
 
     def __init__(self, run: Command, path: Path) -> None:
         self._path = path
+        self.environment = run.environment
         self._run = Command(
             [sys.executable, "-c", PEAK, str(path), *run.argv], run.directory, run.environment, run.processes
         )

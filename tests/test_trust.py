@@ -4,15 +4,19 @@ without a word."""
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import hostile
+from tests import hostile, images
 from tests.conftest import Command, stored
+from tests.engines import Engine
+from tests.test_failures import DockerThat, failed
 from tests.test_hostile import Measured, _usual_peaks, measured, usual_peak
 from tests.test_streaming import journals
 
@@ -146,3 +150,82 @@ def test_silent_says_that_another_run_has_the_journal(project: str, run: Command
     out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, err
     assert out
+
+
+# The engine
+
+
+@pytest.mark.parametrize("answer", ["yes", "cat /dev/zero", "yes '[[]' | tr '\\n' ,"])
+def test_an_engine_that_never_stops_talking(
+    measured: Measured, usual_peak: int, docker_that: DockerThat, answer: str
+) -> None:
+    measured.environment.update(docker_that(answer))
+    failed(measured(images.unique_name()), 4, "docker", "longer than")
+    assert measured.peak < usual_peak + MORE_MEMORY
+
+
+def test_a_program_that_is_no_engine(measured: Measured, usual_peak: int) -> None:
+    failed(measured("--engine", "yes", images.unique_name()), 4, "yes", "longer than")
+    assert measured.peak < usual_peak + MORE_MEMORY
+
+
+@pytest.mark.parametrize("kept", ["stdout", "stderr", "both"])
+def test_what_an_engine_leaves_running_is_not_waited_for(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, kept: str, way: tuple[str, ...]
+) -> None:
+    """Podman leaves a process that keeps its namespaces, with what it has inherited."""
+    image = images.build(engine.host)
+    end = tmp_path / "end"
+    os.mkfifo(end)
+    closed = {"stdout": "2>&-", "stderr": ">&-", "both": ""}[kept]
+    leaves = docker_that(f'eval "cat {closed} <{end} &"; real "$@"')
+    try:
+        stored(run(*way, "--project-uuid", project, image.name, env=leaves, timeout=SECONDS))
+    finally:
+        os.close(os.open(end, os.O_RDWR))
+
+
+STRANGE = [5, -1, 1.5, True, "x", "x" * (5 << 20), ["x"] * 1000, {"a": "b"}, None, [None, 5, {}]]
+
+
+@pytest.mark.parametrize("key", ["Size", "Created", "RepoTags", "Os", "Architecture", "Variant", "Descriptor", "Id"])
+def test_what_an_engine_says_is_of_any_type(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, key: str
+) -> None:
+    image = images.build(engine.host)
+    (description,) = json.loads(engine.docker("image", "inspect", image.id))
+    says = docker_that(f'[ "$2" = inspect ] || exec env PATH="$REAL_PATH" docker "$@"; cat {tmp_path}/says')
+    for value in STRANGE:
+        (tmp_path / "says").write_text(json.dumps([{**description, key: value}]))
+        result = run("--project-uuid", project, image.name, env=says)
+        if result.status != 0:
+            failed(result, 4)
+        assert "This is a bug" not in result.stderr
+        assert len(result.stderr) < 4000
+
+
+@pytest.mark.parametrize("answer", ["[" * 100_000, "[[" + "9" * 5000 + "]]", "[1e999]", "\ud800"])
+def test_an_engine_whose_answer_is_hard_to_read(
+    run: Command, docker_that: DockerThat, tmp_path: Path, answer: str
+) -> None:
+    (tmp_path / "says").write_bytes(answer.encode(errors="surrogatepass"))
+    failed(run(images.unique_name(), env=docker_that(f"cat {tmp_path}/says")), 4, "could not be read")
+
+
+def test_an_engine_ended_by_a_signal_without_a_name(run: Command, docker_that: DockerThat) -> None:
+    failed(run(images.unique_name(), env=docker_that("kill -40 $$")), 4, "ended by signal 40")
+
+
+@pytest.mark.parametrize(
+    ("hangs", "options"), [("inspect", ()), ("pull", ("--pull",)), ("save", ()), ("save", ("--via-arv-put",))]
+)
+def test_silent_says_what_the_engine_is_asked(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, hangs: str, options: tuple[str, ...]
+) -> None:
+    image = images.build(engine.host)
+    hanging = docker_that(f'[ "$2" != {hangs} ] || exec sleep 1000; real "$@"')
+    process = run.start("--silent", *options, "--project-uuid", project, image.name, env=hanging)
+    assert process.stderr is not None
+    assert f"waiting for docker image {hangs}" in process.stderr.readline()
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=SECONDS)
