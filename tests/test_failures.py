@@ -173,12 +173,15 @@ def test_a_project_that_does_not_exist_or_is_not_a_project(
     image = images.build(engine.host)
     prefix = cluster.api().users().current().execute()["uuid"][:5]
     failed(
-        run("--project-uuid", f"{prefix}-j7d0g-" + "0" * 15, image.name, env=no_save), 6, "no project", "may not read"
+        run("--project-uuid", f"{prefix}-j7d0g-nosuchproject00", image.name, env=no_save),
+        6,
+        "no project",
+        "may not read",
     )
     failed(run("--project-uuid", f"{prefix}-tpzed-" + "0" * 15, image.name, env=no_save), 6, "another user")
     failed(run("--project-uuid", "my project", image.name, env=no_save), 2, "my project")
     # Nor is what is not there an empty list.
-    failed(run("--project-uuid", f"{prefix}-j7d0g-" + "0" * 15), 6, "no project")
+    failed(run("--project-uuid", f"{prefix}-j7d0g-nosuchproject00"), 6, "no project")
     failed(run("images", "--project-uuid", "my project"), 2, "my project")
 
 

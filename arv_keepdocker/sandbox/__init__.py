@@ -9,7 +9,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,8 +153,25 @@ class Sandbox:
         self.control("DELETE", "faults")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Change latency_ms, keep_bandwidth, signature_ttl or docker_image_formats; all settings as they are now."""
+        """Change some of the settings in the module cluster; all settings as they are now."""
         return dict(self.control("POST", "settings", changes))
+
+    @contextmanager
+    def keep_stopped(self) -> Iterator[None]:
+        """Let Keep stand still: connections are accepted, but nothing is read or answered until the block ends."""
+        self.settings(keep_paused=True)
+        try:
+            yield
+        finally:
+            self.settings(keep_paused=False)
+
+    def blocks(self) -> list[str]:
+        """The MD5 hashes of all blocks that Keep has."""
+        return list(self.control("GET", "blocks"))
+
+    def lose_block(self, locator: str) -> bool:
+        """Delete a block from Keep, whatever collections have it; whether it was there."""
+        return bool(self.control("DELETE", f"blocks?md5={locator[:32]}"))
 
     def requests(self) -> list[dict[str, Any]]:
         """The requests since the last clear_requests(), oldest first."""

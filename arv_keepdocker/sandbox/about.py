@@ -9,25 +9,48 @@ from . import lists, objects, timestamps
 from .call import Call
 from .cluster import DEFAULT_TRASH_LIFETIME, Cluster
 from .database import Row, decode
-from .endpoints import Endpoint, create_endpoint, get_endpoint, list_endpoint
+from .endpoints import Endpoint, create_endpoint, delete_endpoint, get_endpoint, list_endpoint, update_endpoint
 from .rendering import render
 from .resources import CLUSTER, KEEP_SERVICES, SYSTEM_USER, WORKFLOWS
+
+
+def _duration(seconds: int) -> str:
+    """As Go writes it, but without the zeros at its end: 336h, 16m40s."""
+    hours, rest = divmod(abs(seconds), 3600)
+    parts = [(hours, "h"), (rest // 60, "m"), (rest % 60, "s")]
+    while len(parts) > 1 and not parts[0][0]:
+        parts.pop(0)
+    while len(parts) > 1 and not parts[-1][0]:
+        parts.pop()
+    return "-" * (seconds < 0) + "".join(f"{number}{unit}" for number, unit in parts)
+
+
+def _vocabulary(cluster: Cluster, call: Call) -> Row:
+    return {"kind": "arvados#vocabulary", **cluster.settings.vocabulary}
 
 
 def _config(cluster: Cluster, call: Call) -> Any:
     url = cluster.root_url
     return {
         "ClusterID": CLUSTER,
-        "API": {"MaxItemsPerResponse": lists.MAXIMUM_LIMIT, "MaxRequestSize": 134217728},
+        "API": {
+            "FreezeProjectRequiresDescription": False,
+            "FreezeProjectRequiresProperties": {},
+            "MaxItemsPerResponse": lists.MAXIMUM_LIMIT,
+            "MaxRequestSize": 134217728,
+            "RequestTimeout": "5m",
+            "UnfreezeProjectRequiresAdmin": cluster.settings.unfreeze_requires_admin,
+        },
         "Collections": {
             "BlobSigning": True,
-            "BlobSigningTTL": f"{cluster.signer.ttl}s",
+            "BlobSigningTTL": _duration(cluster.signer.ttl),
             "DefaultReplication": 2,
-            "DefaultTrashLifetime": f"{DEFAULT_TRASH_LIFETIME}s",
+            "DefaultTrashLifetime": _duration(DEFAULT_TRASH_LIFETIME),
+            "ForwardSlashNameSubstitution": cluster.settings.forward_slash_name_substitution,
             "PreserveVersionIfIdle": "10s",
         },
         "Containers": {"SupportedDockerImageFormats": {"v2": {}}},
-        "RemoteClusters": {},
+        "RemoteClusters": {prefix: {"Host": host} for prefix, host in cluster.remote_hosts.items()},
         "Services": {"Controller": {"ExternalURL": url}, "Keepproxy": {"ExternalURL": ""}},
         "StorageClasses": {"default": {"Default": True, "Priority": 0}},
     }
@@ -42,7 +65,11 @@ def describe_keep_services(cluster: Cluster) -> None:
         uuid = f"{CLUSTER}-bi6l4-sandboxkeep{number:05d}"
         now = timestamps.now()
         row = {"created_at": known.get(uuid, now), "modified_at": now, "modified_by_user_uuid": SYSTEM_USER}
-        service = {"service_host": "127.0.0.1", "service_port": port, "service_type": "disk"}
+        service = {
+            "service_type": "disk",
+            "service_host": "127.0.0.1",
+            "service_port": port,
+        }
         database.insert(KEEP_SERVICES, {"uuid": uuid, "owner_uuid": SYSTEM_USER, **row, **service})
 
 
@@ -50,6 +77,8 @@ def _accessible(cluster: Cluster, call: Call) -> Row:
     """Rails' own list, which has more keys than the controller's (measured on Arvados 3.2.1)."""
     rows = cluster.database.rows("SELECT * FROM keep_services ORDER BY uuid")
     items = [render(cluster, call, KEEP_SERVICES, decode(KEEP_SERVICES, row)) for row in rows]
+    if cluster.settings.keep_proxy:
+        items = [{**item, "service_type": "proxy"} for item in items]
     return {
         "kind": "arvados#keepServiceList",
         "etag": "",
@@ -71,7 +100,7 @@ def _create_workflow(cluster: Cluster, call: Call) -> Row:
 
 ENDPOINTS = (
     Endpoint("configs", "get", "GET", "config", _config, needs_token=False),
-    Endpoint("vocabularies", "get", "GET", "vocabulary", lambda _, __: {}, needs_token=False),
+    Endpoint("vocabularies", "get", "GET", "vocabulary", _vocabulary, needs_token=False),
     Endpoint(
         "keep_services",
         "accessible",
@@ -87,4 +116,6 @@ ENDPOINTS = (
     list_endpoint(WORKFLOWS),
     get_endpoint(WORKFLOWS),
     create_endpoint(WORKFLOWS, _create_workflow),
+    update_endpoint(WORKFLOWS, lambda cluster, call: objects.update(cluster, call, WORKFLOWS, lambda *_: None)),
+    delete_endpoint(WORKFLOWS, lambda cluster, call: objects.delete(cluster, call, WORKFLOWS)),
 )

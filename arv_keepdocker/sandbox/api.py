@@ -12,7 +12,8 @@ from typing import Any
 
 from aiohttp import web
 
-from . import about, call, collections, containers, discovery, groups, links, trash, users
+from . import about, advertised, call, collections, containers, discovery, federation, groups, links, trash, users
+from .blocks import BlockStore
 from .call import Call
 from .cluster import Cluster
 from .control import Control
@@ -26,6 +27,7 @@ from .tokens import authenticate, check_scopes
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *about.ENDPOINTS,
+    *advertised.ENDPOINTS,
     *collections.ENDPOINTS,
     *containers.ENDPOINTS,
     *groups.ENDPOINTS,
@@ -43,26 +45,35 @@ _SWEEP = "/sys/trash_sweep"
 _CONTROL = "/sandbox/"
 # Go refuses request headers of more than 1 MiB and a little.
 _LONGEST_REQUEST_LINE = (1 << 20) + 4096
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, OPTIONS, PROPFIND, PUT, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Range, X-Http-Method-Override",
+    "Access-Control-Expose-Headers": "Content-Range",
+    "Access-Control-Max-Age": "86400",
+}
 _DENIED = "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>"
 
 _log = logging.getLogger(__name__)
 
 
-def _json(value: Any, status: int = 200) -> Answer:
-    return Answer(status, json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+def _json(value: Any, status: int = 200, sort: bool = False) -> Answer:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort)
+    return Answer(status, text.encode() + b"\n")
 
 
 def _find(asked: Call) -> Endpoint:
     """The endpoint of a path; the kinds of refusal are as measured on Arvados 3.2.1."""
-    path = asked.path[len(_PREFIX) :].strip("/")
+    path = asked.path[len(_PREFIX) :]
     kind, *rest = path.split("/")
     named = _BY_PATH.get(path, {})
-    general = _BY_PATH.get("/".join([kind, "{uuid}", *rest[1:]]), {}) if rest else {}
-    if asked.method in named:
-        return named[asked.method]
-    if asked.method in general:
+    general = _BY_PATH.get("/".join([kind, "{uuid}", *rest[1:]]), {}) if rest and rest[0] else {}
+    method = "GET" if asked.method == "HEAD" else asked.method
+    if method in named:
+        return named[method]
+    if method in general:
         asked.groups = (rest[0],)
-        return general[asked.method]
+        return general[method]
     if named or general:
         raise ApiError(405, "API endpoint does not allow this method")
     if kind in _RESOURCES:
@@ -74,6 +85,8 @@ def _call(endpoint: Endpoint, cluster: Cluster, asked: Call) -> Any:
     try:
         if endpoint.needs_token:
             check_scopes(asked)
+        if asked.groups and not endpoint.passed_through and federation.is_remote(cluster, asked.uuid):
+            return federation.answer(cluster, asked)
         return endpoint.handler(cluster, asked)
     except RailsError as error:
         if endpoint.passed_through:
@@ -81,24 +94,35 @@ def _call(endpoint: Endpoint, cluster: Cluster, asked: Call) -> Any:
         raise
 
 
+def _rails_down(asked: Call) -> Answer:
+    """The controller's own answer without the server behind it: 500, not 502 or 503 (measured on Arvados 3.2.1)."""
+    reason = "dial tcp 127.0.0.1:8004: connect: connection refused"
+    return _json({"errors": [f"//railsapi.internal{asked.reported_path}: {reason}"]}, 500)
+
+
 # What some faults answer in place of us.
-_FAULT_ANSWERS: dict[str, Callable[[Fault], Answer]] = {
-    "garbage": lambda _: Answer(200, b"<html>garbage</html>\n", "text/html"),
-    "status": lambda fault: _json({"errors": fault.errors or ["ordered fault"]}, fault.status),
-    "expired-signature": lambda _: _json({"errors": [_DENIED]}, 403),
-    "full": lambda _: _json({"errors": ["ordered fault: full"]}, 503),
-    "read-only": lambda _: _json({"errors": ["ordered fault: read-only"]}, 503),
+_FAULT_ANSWERS: dict[str, Callable[[Fault, Call], Answer]] = {
+    "garbage": lambda *_: Answer(200, b"<html>garbage</html>\n", "text/html"),
+    "status": lambda fault, _: _json({"errors": fault.errors or ["ordered fault"]}, fault.status),
+    "expired-signature": lambda *_: _json({"errors": [_DENIED]}, 403),
+    "full": lambda *_: _json({"errors": ["ordered fault: full"]}, 503),
+    "read-only": lambda *_: _json({"errors": ["ordered fault: read-only"]}, 503),
+    "rails-down": lambda _, asked: _rails_down(asked),
+    # The controller's limit of requests at a time has an answer without a body (lib/httpserver/request_limiter.go).
+    "busy": lambda *_: Answer(503, content_type=None),
 }
 
 
 class Api:
     """The handler of the API listener."""
 
-    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal, database_thread: Executor) -> None:
+    def __init__(
+        self, cluster: Cluster, faults: Faults, journal: Journal, database_thread: Executor, blocks: BlockStore
+    ) -> None:
         self._cluster = cluster
         self._faults = faults
         self._journal = journal
-        self._control = Control(cluster, faults, journal)
+        self._control = Control(cluster, faults, journal, blocks)
         # All work with the database is done in this one thread, so each request has it for itself.
         self._database_thread = database_thread
 
@@ -138,7 +162,7 @@ class Api:
         if fault and fault.action == "drop":
             return drop(request)
         if fault and fault.action in _FAULT_ANSWERS:
-            answer = _FAULT_ANSWERS[fault.action](fault)
+            answer = _FAULT_ANSWERS[fault.action](fault, asked)
         else:
             answer = await self._in_thread(asked, self._answer)
         answer.headers = {**answer.headers, "X-Request-Id": asked.request_id}
@@ -173,7 +197,11 @@ class Api:
             return self._sweep(asked)
         if not asked.path.startswith(_PREFIX):
             raise ApiError(404, "API endpoint not found")
-        return _json(_call(_find(asked), self._cluster, asked))
+        if asked.method == "OPTIONS":
+            return Answer(200, headers=_CORS)
+        endpoint = _find(asked)
+        # The controller writes its answers' members in alphabetical order.
+        return _json(_call(endpoint, self._cluster, asked), sort=not endpoint.passed_through)
 
     def _sweep(self, asked: Call) -> Answer:
         if asked.method != "POST":

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import timestamps
 from .call import Call
+from .cluster import Cluster
 from .database import Row
 from .errors import ApiError, RailsError
 from .resources import Attribute, Resource
@@ -17,6 +18,8 @@ _GO_TYPES = {list: "[]interface {}", bool: "bool", int: "float64", float: "float
 
 
 def _text(attribute: Attribute, value: Any) -> str:
+    if attribute.name == "name" and isinstance(value, list):
+        value = json.dumps(value)  # (measured on Arvados 3.2.1)
     if isinstance(value, (dict, list, bool)):
         raise RailsError(422, f"{attribute.name.capitalize()} is invalid")
     text = str(value)
@@ -50,6 +53,9 @@ def _json(attribute: Attribute, value: Any) -> Any:
     if not isinstance(value, dict if attribute.type == "Hash" else list):
         go_type = _GO_TYPES.get(type(value), "map[string]interface {}")
         raise ApiError(500, f"unexpected {attribute.name} type {go_type}")
+    if "\\u0000" in json.dumps(value).replace("\\\\", ""):
+        reason = "ERROR:  unsupported Unicode escape sequence\nDETAIL:  \\u0000 cannot be converted to text."
+        raise RailsError(422, f"#<ActiveRecord::StatementInvalid: PG::UntranslatableCharacter: {reason}\n>")
     return value
 
 
@@ -87,9 +93,9 @@ def read_attributes(call: Call, resource: Resource) -> Row:
     return given
 
 
-def check_name(name: str | None) -> None:
+def check_name(cluster: Cluster, name: str | None) -> None:
     """The rules for the names of collections and projects."""
     if name in (".", ".."):
         raise RailsError(422, "Name cannot be '.' or '..'")
-    if name and "/" in name:
+    if name and "/" in name and not cluster.settings.forward_slash_name_substitution:
         raise RailsError(422, "Name cannot contain a '/' character")

@@ -42,7 +42,7 @@ class Incoming:
 
     def finish(self, md5: str) -> bool:
         """Keep the block if it has this hash."""
-        if self._hash.hexdigest() != md5:
+        if self.md5 != md5:
             self.abandon()
             return False
         if self._file is None:
@@ -51,6 +51,11 @@ class Incoming:
         self._file.close()
         self._store.adopt(self._path, md5)
         return True
+
+    @property
+    def md5(self) -> str:
+        """The hash of what has come in so far."""
+        return self._hash.hexdigest()
 
     def abandon(self) -> None:
         if self._file is not None:
@@ -87,6 +92,18 @@ class BlockStore:
             except FileNotFoundError:
                 pass
         return None
+
+    def hashes(self) -> list[str]:
+        """The hashes of all blocks."""
+        return sorted(path.stem for path in self.directory.glob("???/*"))
+
+    def lose(self, md5: str) -> bool:
+        """Lose a block; whether it was there."""
+        paths = [self._path(md5), self._path(md5).with_suffix(_DISCARDED)]
+        there = [path for path in paths if path.exists()]
+        for path in there:
+            path.unlink()
+        return bool(there)
 
     def read(self, md5: str) -> bytes | None:
         path = self._path(md5)

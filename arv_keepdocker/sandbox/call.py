@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from .errors import ApiError, not_logged_in
-from .resources import Resource
+from .resources import CLUSTER, Resource
 
 # Names in a flat body that are parameters, not attributes.
 PARAMETERS = frozenset(
@@ -39,6 +39,7 @@ PARAMETERS = frozenset(
     ]
 )
 _TRUE = (True, 1, "true", "1", "True", "TRUE", "t", "yes")
+_FLAGS = ("distinct", "exclude_home_project", "include_old_versions", "include_trash", "recursive")
 _ID_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -61,7 +62,6 @@ class Call:
 
     method: str
     path: str
-    query: str
     params: dict[str, Any]
     # What the log and the faults see as the request's query, wherever it was given.
     effective_query: dict[str, Any]
@@ -84,8 +84,32 @@ class Call:
 
     @property
     def reported_path(self) -> str:
-        """The path with which errors from behind the controller begin."""
-        return self.path + (f"?{self.query}" if self.query else "")
+        """The path with which errors from behind the controller begin: with the query that the controller sent."""
+        query = urlencode(sorted(self._forwarded().items()))
+        # A longer one goes into the body (sdk/go/arvados/client.go).
+        return f"{self.path}?{query}" if 0 < len(query) < 1000 else self.path
+
+    def _forwarded(self) -> dict[str, str]:
+        """The parameters as the controller hands them on to Rails in a query."""
+        if self.method not in ("GET", "HEAD"):
+            return {}
+        sent = {name: "true" for name in _FLAGS if self.flag(name)}
+        for name in ("filters", "include", "order", "select", "where"):
+            with suppress(ApiError):
+                if (value := self._as_listed(name)) is not None:
+                    sent[name] = json.dumps(value, separators=(",", ":"))
+        if self.path.count("/") == 3 or self.path.endswith(("/contents", "/shared")):
+            sent.update(cluster_id="", forwarded_for=f"{CLUSTER}-", offset=str(self.params.get("offset") or 0))
+            sent["count"] = str(self.params.get("count") or "")
+            if not str(self.params.get("limit", -1)).startswith("-"):
+                sent["limit"] = str(self.params["limit"])
+        return sent
+
+    def _as_listed(self, name: str) -> Any:
+        value = self.params.get(name)
+        if name == "order" and isinstance(value, str) and not value.lstrip().startswith(("[", "{")):
+            return [part.strip() for part in value.split(",")]
+        return self.decoded(name)
 
     def with_params(self, params: dict[str, Any]) -> Call:
         return replace(self, params=params)
@@ -163,11 +187,10 @@ def parse(method: str, raw_path: str, headers: Mapping[str, str], data: bytes) -
         method = str(form.get("_method") or in_query.get("_method") or override or "POST").upper()
     # "_method" inside a JSON body is an attribute like any other (measured on Arvados 3.2.1).
     params = {**in_query, **form, **body}
-    visible = params if method == "GET" else {**in_query, **form}
+    visible = params if method in ("GET", "HEAD") else {**in_query, **form}
     return Call(
         method="PUT" if method == "PATCH" else method,
         path=unquote(path),
-        query=urlencode({k: v for k, v in in_query.items() if k not in ("api_token", "_method")}),
         params=params,
         effective_query={k: v for k, v in visible.items() if k not in ("api_token", "_method")},
         body=body,

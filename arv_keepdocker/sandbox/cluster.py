@@ -27,6 +27,16 @@ class Settings:
     docker_image_formats: list[str] = field(default_factory=lambda: ["v2"])
     # Whether only an administrator may unfreeze a project.
     unfreeze_requires_admin: bool = True
+    # What stands for "/" in names; with "" they cannot have one.
+    forward_slash_name_substitution: str = ""
+    # The members "strict_tags" and "tags" of a vocabulary.
+    vocabulary: dict[str, Any] = field(default_factory=lambda: {"strict_tags": False, "tags": {}})
+    # By UUID prefix the objects of each federated cluster, None for one that is down.
+    remote_clusters: dict[str, list[dict[str, Any]] | None] = field(default_factory=dict)
+    # Keep neither reads nor answers; what was begun goes on when this is over.
+    keep_paused: bool = False
+    # Keep is reached through a proxy, which does not say which storage classes it has stored in.
+    keep_proxy: bool = False
 
     def described(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +67,11 @@ class Cluster:
     @property
     def root_url(self) -> str:
         return f"https://127.0.0.1:{self.api_port}/"
+
+    @property
+    def remote_hosts(self) -> dict[str, str]:
+        """By UUID prefix the host of each federated cluster."""
+        return {prefix: f"{prefix}.invalid" for prefix in self.settings.remote_clusters}
 
     def change_settings(self, changes: dict[str, Any]) -> dict[str, Any]:
         """Change some settings; TypeError if there is no such setting."""

@@ -34,18 +34,18 @@ def _accept_manifest(cluster: Cluster, call: Call, old: Row | None, row: Row) ->
         contents = manifest.parse(text)
     except ValueError as error:
         raise RailsError(422, f"Manifest text {error}") from None
-    stripped = manifest.strip(text)
-    unchanged = old is not None and old["manifest_text"] == stripped
+    unsigned = manifest.unsigned(text)
+    unchanged = old is not None and old["manifest_text"] == unsigned
     # Administrators' signatures are not looked at (measured on Arvados 3.2.1).
     if not unchanged and not call.caller.is_admin and not cluster.signer.verifies(text, call.caller.token):
         raise RailsError(403, "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>")
-    row["manifest_text"] = stripped
+    row["manifest_text"] = unsigned
     row["file_count"], row["file_size_total"] = len(contents.files), contents.size
     row["file_names"] = "\n".join(contents.files)
 
 
 def _accept_hash(given: str | None, row: Row) -> None:
-    computed = manifest.portable_data_hash(row["manifest_text"])
+    computed = manifest.portable_data_hash(manifest.strip(row["manifest_text"]))
     match = PORTABLE_DATA_HASH.fullmatch(given or computed)
     if match is None or match[1] != computed:
         reason = f"Portable data hash '{given}' does not match computed hash '{computed}'"
@@ -57,7 +57,8 @@ def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
     if call.params.get("replace_files") or call.params.get("replace_segments"):
         raise RailsError(422, "replace_files and replace_segments are not offered here")
     row["name"] = row.get("name") or None
-    check_name(row["name"])
+    check_name(cluster, row["name"])
+    row["storage_classes_desired"] = row["storage_classes_desired"] or ["default"]
     _accept_manifest(cluster, call, old, row)
     same_hash = old is not None and row.get("portable_data_hash") == old["portable_data_hash"]
     _accept_hash(None if same_hash else row.get("portable_data_hash"), row)
@@ -115,10 +116,9 @@ def _by_hash(cluster: Cluster, call: Call, portable_data_hash: str) -> Row:
     reduced = {"uuid": portable_data_hash, "portable_data_hash": portable_data_hash}
     content = {"manifest_text": row["manifest_text"], "trash_at": row["trash_at"]}
     rendered = render(cluster, call, COLLECTIONS, {**reduced, **content}, selection(COLLECTIONS, call))
-    for name, blank in (("trash_at", None), ("properties", None), ("unsigned_manifest_text", "")):
-        if name in rendered:
-            rendered[name] = blank
-    return rendered
+    blank = {"trash_at": None, "properties": None, "unsigned_manifest_text": "", "etag": ""}
+    blank.update(storage_classes_desired=None, storage_classes_confirmed=None)
+    return {name: blank.get(name, value) for name, value in rendered.items()}
 
 
 ENDPOINTS = (

@@ -11,9 +11,9 @@ from .call import Call
 from .cluster import Cluster
 from .collections import PORTABLE_DATA_HASH, readable_by_hash
 from .database import Row, decode
-from .endpoints import create_endpoint, get_endpoint, list_endpoint
+from .endpoints import create_endpoint, delete_endpoint, get_endpoint, list_endpoint, update_endpoint
 from .errors import RailsError
-from .filters import glob
+from .operands import glob
 from .resources import COLLECTIONS, CONTAINER_REQUESTS, CONTAINERS, LINKS, SYSTEM_USER
 
 _IMAGE_FILE = re.compile(r"sha256:[0-9A-Fa-f]{64}\.tar")
@@ -108,6 +108,8 @@ def _resolve(cluster: Cluster, call: Call, image: str) -> str:
 
 
 def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
+    if old is not None and old["state"] != "Uncommitted":
+        raise RailsError(422, "Changing a request that is committed is not offered here")
     if not row.get("container_image"):
         raise RailsError(422, "Container image can't be blank")
     if row["state"] not in ("Uncommitted", "Committed"):
@@ -139,6 +141,12 @@ ENDPOINTS = (
     list_endpoint(CONTAINER_REQUESTS, "include_trash"),
     get_endpoint(CONTAINER_REQUESTS, "include_trash"),
     create_endpoint(
-        CONTAINER_REQUESTS, lambda cluster, call: objects.create(cluster, call, CONTAINER_REQUESTS, _validate)
+        CONTAINER_REQUESTS,
+        # The image is looked for before it is asked whether the user is active (measured on Arvados 3.2.1).
+        lambda cluster, call: objects.create(cluster, call, CONTAINER_REQUESTS, _validate, require_active_last=True),
     ),
+    update_endpoint(
+        CONTAINER_REQUESTS, lambda cluster, call: objects.update(cluster, call, CONTAINER_REQUESTS, _validate)
+    ),
+    delete_endpoint(CONTAINER_REQUESTS, lambda cluster, call: objects.delete(cluster, call, CONTAINER_REQUESTS)),
 )

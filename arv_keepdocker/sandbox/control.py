@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
+from .blocks import BlockStore
 from .call import Call
 from .cluster import Cluster
 from .delivery import Answer
@@ -14,10 +16,17 @@ from .faults import Faults
 from .journal import Journal
 
 
+def _hash(asked: Call) -> str:
+    md5 = str(asked.params.get("md5"))
+    if not re.fullmatch("[0-9a-f]{32}", md5):
+        raise ValueError(f"{md5!r} is no MD5 hash")
+    return md5
+
+
 class Control:
     """Answers the requests under /sandbox/."""
 
-    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal) -> None:
+    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal, blocks: BlockStore) -> None:
         self._cluster = cluster
         self._faults = faults
         self._journal = journal
@@ -25,6 +34,8 @@ class Control:
             ("GET", "/sandbox/faults"): lambda _: faults.described(),
             ("POST", "/sandbox/faults"): lambda asked: {"id": faults.add(asked.body).id},
             ("DELETE", "/sandbox/faults"): lambda _: faults.clear(),
+            ("GET", "/sandbox/blocks"): lambda _: blocks.hashes(),
+            ("DELETE", "/sandbox/blocks"): lambda asked: blocks.lose(_hash(asked)),
             ("GET", "/sandbox/requests"): lambda _: journal.described(),
             ("DELETE", "/sandbox/requests"): lambda _: journal.clear(),
             ("GET", "/sandbox/settings"): lambda _: cluster.settings.described(),

@@ -76,6 +76,15 @@ class Database:
         for resource in RESOURCES.values():
             for statement in _table(resource):
                 self._connection.execute(statement)
+            self._add_columns(resource)
+
+    def _add_columns(self, resource: Resource) -> None:
+        """Give the table of an older sandbox the columns that it lacks."""
+        present = {row["name"] for row in self._connection.execute(f"PRAGMA table_info({resource.name})")}
+        for name, attribute in resource.stored.items():
+            if name not in present:
+                kind = _SQL_TYPES.get(attribute.type, "TEXT")
+                self._connection.execute(f"ALTER TABLE {resource.name} ADD COLUMN {name} {kind}")
 
     def close(self) -> None:
         self._connection.close()

@@ -11,6 +11,7 @@ from aiohttp import web
 from .faults import Fault
 
 _CHUNK = 1 << 20
+_UNTYPED = "untyped"
 Throttle = Callable[[int], Awaitable[None]]
 
 
@@ -20,10 +21,17 @@ class Answer:
 
     status: int
     body: bytes = b""
-    content_type: str = "application/json"
+    # With its parameters; none for an answer that does not tell its type.
+    content_type: str | None = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     # What HEAD announces without sending it.
     length: int | None = None
+
+
+async def drop_content_type(request: web.Request, response: web.StreamResponse) -> None:
+    """Before an answer is sent, take from it the type that aiohttp gives to those that have none."""
+    if response.get(_UNTYPED):
+        response.headers.popall("Content-Type", None)
 
 
 async def wait(faults: list[Fault]) -> Fault | None:
@@ -49,7 +57,9 @@ async def send(
     if fault and fault.action == "drop-after":
         return drop(request)
     response = web.StreamResponse(status=answer.status, headers=dict(answer.headers))
-    response.content_type = answer.content_type
+    response[_UNTYPED] = answer.content_type is None
+    if answer.content_type:
+        response.headers["Content-Type"] = answer.content_type
     length = len(answer.body) if answer.length is None else answer.length
     if answer.status != 204:
         response.content_length = length

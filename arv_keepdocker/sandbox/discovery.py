@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .advertised import ADVERTISED
 from .cluster import DEFAULT_TRASH_LIFETIME, Cluster
 from .endpoints import Endpoint
 from .resources import CLUSTER, RESOURCES, Resource
 
+_DESCRIBED = {**RESOURCES, **{resource.name: resource for resource in ADVERTISED}}
 _SCOPES = ["https://api.arvados.org/auth/arvados"]
 # Type and default of each parameter; defaults are strings.
 _PARAMETERS: Mapping[str, tuple[str, str | None]] = {
@@ -60,7 +62,7 @@ def _method(endpoint: Endpoint) -> dict[str, Any]:
         "scopes": _SCOPES,
     }
     if endpoint.has_body:
-        resource = RESOURCES[endpoint.resource]
+        resource = _DESCRIBED[endpoint.resource]
         method["request"] = {"required": True, "properties": {resource.singular: {"$ref": resource.class_name}}}
     return method
 
@@ -70,6 +72,7 @@ def _schemas(resource: Resource) -> dict[str, Any]:
         a.name: {"type": a.type, "description": f"The {a.name.replace('_', ' ')} of the object."}
         for a in resource.attributes.values()
     }
+    prefix = {"uuidPrefix": resource.infix} if resource.infix else {}
     name = resource.class_name
     listing = {
         "kind": {"type": "string", "description": "The kind of list.", "default": f"{resource.kind}List"},
@@ -81,7 +84,7 @@ def _schemas(resource: Resource) -> dict[str, Any]:
             "id": name,
             "description": f"One {resource.singular.replace('_', ' ')}.",
             "type": "object",
-            "uuidPrefix": resource.infix,
+            **prefix,
             "properties": properties,
         },
         f"{name}List": {
@@ -116,7 +119,7 @@ def document(cluster: Cluster, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         f"{_SCOPES[0]}.readonly": {"description": "View objects"},
     }
     schemas: dict[str, Any] = {}
-    for resource in RESOURCES.values():
+    for resource in _DESCRIBED.values():
         schemas.update(_schemas(resource))
     return {
         "kind": "discovery#restDescription",
@@ -147,7 +150,7 @@ def document(cluster: Cluster, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "dockerImageFormats": cluster.settings.docker_image_formats,
         "crunchLogUpdatePeriod": 1800,
         "crunchLogUpdateSize": 33554432,
-        "remoteHosts": {},
+        "remoteHosts": cluster.remote_hosts,
         "remoteHostsViaDNS": False,
         "websocketUrl": "",
         "workbenchUrl": "",

@@ -45,6 +45,11 @@ class PassedThrough(ApiError):
         return {"error_token": "1795518446+b7a25b15"}
 
 
+def argument_error(reason: str) -> RailsError:
+    """A refusal of what was asked, as Rails' ArgumentError is shown (measured on Arvados 3.2.1)."""
+    return RailsError(422, f"#<ArgumentError: {reason}>")
+
+
 def not_logged_in() -> RailsError:
     return RailsError(401, "Not logged in")
 

@@ -19,6 +19,9 @@ ACTIONS = frozenset(
         "expired-signature",
         "full",
         "read-only",
+        # Of the API only: the server behind the controller cannot be reached; too many requests at a time.
+        "rails-down",
+        "busy",
     ]
 )
 # Only there does the API look at signatures.
@@ -53,6 +56,13 @@ class Fault:
             raise ValueError(f"unknown action {self.action!r}; there are {', '.join(sorted(ACTIONS))}")
         if self.service not in (None, "api", "keep"):
             raise ValueError("service must be api or keep")
+        if self.action in ("rails-down", "busy"):
+            if self.service == "keep":
+                raise ValueError(f"{self.action} is of the API only")
+            self.service = "api"
+        if self.action == "rails-down" and not self.path:
+            # The controller answers these itself.
+            self.path = r"^(?!/arvados/v1/(config|vocabulary)(\?|$))"
         if self.action == "expired-signature" and self.service == "api" and not self.path:
             self.method, self.path = "POST", _CREATION
         for pattern in (self.method, self.path, self.body):

@@ -47,7 +47,7 @@ def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
         raise RailsError(422, f"Group class '{row.get('group_class')}' is not one of {', '.join(_CLASSES)}")
     row["name"] = row.get("name") or None
     if row["group_class"] != "role":
-        check_name(row["name"])
+        check_name(cluster, row["name"])
     _check_loop(cluster, row)
     _check_freezing(cluster, call, old, row)
     trash.settle(row)

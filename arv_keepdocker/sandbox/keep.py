@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -13,15 +14,21 @@ from typing import TypeVar
 from aiohttp import web
 
 from .blocks import MAXIMUM_SIZE, BlockStore, Discarded, Incoming
+from .call import new_request_id
 from .cluster import Cluster
 from .delivery import Answer, drop, send, wait
 from .faults import Fault, Faults, Subject
 from .journal import Entry, Journal
 
 _PUT_PATH = re.compile(r"/([0-9a-f]{32})(\+.*)?")
-_GET_PATH = re.compile(r"/(([0-9a-f]{32})\+\d+(?:\+[A-Z][A-Za-z0-9@_-]*)*)")
+_GET_PATH = re.compile(r"/(([0-9a-f]{32})(?:\+(\d+))?(?:\+[A-Z][A-Za-z0-9@_-]*)*)")
+_HEALTH = "/_health/"
+# A piece of a body whose rate is limited.
+_PIECE = 1 << 16
+_PAUSE_INTERVAL = 0.05
 # Pieces are gathered up to this size before they are hashed.
 _BATCH = 1 << 20
+_TEXT = "text/plain; charset=utf-8"
 _TOKEN = re.compile(r"(?:OAuth2|Bearer)\s+(\S+)")
 _Input = TypeVar("_Input")
 _Output = TypeVar("_Output")
@@ -41,7 +48,16 @@ class _Bandwidth:
     cluster: Cluster
     _free_at: float = 0
 
+    @property
+    def is_limited(self) -> bool:
+        return self.cluster.settings.keep_bandwidth > 0
+
+    async def until_resumed(self) -> None:
+        while self.cluster.settings.keep_paused:
+            await asyncio.sleep(_PAUSE_INTERVAL)
+
     async def use(self, size: int) -> None:
+        await self.until_resumed()
         rate = self.cluster.settings.keep_bandwidth
         if rate > 0:
             self._free_at = max(self._free_at, time.monotonic()) + size / rate
@@ -87,6 +103,7 @@ class KeepService:
             entry.seconds = time.time() - entry.time
 
     async def _handle(self, request: web.Request, entry: Entry) -> web.StreamResponse:
+        await self._bandwidth.until_resumed()
         if self._cluster.settings.latency_ms:
             await asyncio.sleep(self._cluster.settings.latency_ms / 1000)
         subject = Subject(
@@ -103,6 +120,7 @@ class KeepService:
             answer = _FAULT_ANSWERS[fault.action](fault)
         else:
             answer = await self._answer(request)
+        answer.headers = {**answer.headers, "X-Request-Id": request.headers.get("X-Request-Id") or new_request_id()}
         entry.status, entry.response_size = answer.status, len(answer.body)
         if fault and fault.action == "drop-after":
             entry.status = 0
@@ -111,8 +129,10 @@ class KeepService:
     async def _answer(self, request: web.Request) -> Answer:
         method = _METHODS.get(request.method)
         try:
+            if request.path.startswith(_HEALTH):
+                raise _refused_health(request)
             if method is None:
-                raise _Refusal(405, "method not allowed")
+                raise _Refusal(400, "Bad Request")
             return await method(self, request)
         except _Refusal as refusal:
             return _text(refusal.status, refusal.text)
@@ -122,10 +142,13 @@ class KeepService:
     async def _put(self, request: web.Request) -> Answer:
         match = _PUT_PATH.fullmatch(request.path)
         if match is None:
-            raise _Refusal(405, "method not allowed")
+            raise _Refusal(400, "Bad Request")
         if (request.content_length or 0) > MAXIMUM_SIZE:
             raise _Refusal(413, "block size exceeds 64 MiB")
         classes = _storage_classes(request)
+        if self._bandwidth.is_limited and request.transport:
+            # The sender is to feel the limit, not to fill the kernel's buffers with megabytes.
+            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
         incoming = self._blocks.receive()
         try:
             await self._receive(request, incoming)
@@ -134,15 +157,15 @@ class KeepService:
             incoming.abandon()
             raise
         if not good:
-            text = f'content hash of received data did not match specified locator "{match[1]}"'
-            raise _Refusal(400, text)
+            raise _Refusal(400, f"content hash {incoming.md5} did not match specified locator {request.path[1:]}")
         locator = f"{match[1]}+{incoming.size}"
         token = _token(request)
         # Without a token the locator is not signed; whose token it is makes no difference (measured on Arvados 3.2.1).
         hint = self._cluster.signer.hint(match[1], token) if token else ""
-        confirmed = ", ".join(f"{name}={self._replicas}" for name in classes)
-        headers = {"X-Keep-Replicas-Stored": str(self._replicas), "X-Keep-Storage-Classes-Confirmed": confirmed}
-        return Answer(200, f"{locator}{hint}\n".encode(), "text/plain", headers)
+        headers = {"X-Keep-Replicas-Stored": str(self._replicas)}
+        if not self._cluster.settings.keep_proxy:
+            headers["X-Keep-Storage-Classes-Confirmed"] = ", ".join(f"{name}={self._replicas}" for name in classes)
+        return Answer(200, f"{locator}{hint}\n".encode(), _TEXT, headers)
 
     async def _receive(self, request: web.Request, incoming: Incoming) -> None:
         """Take the body in; while one batch is hashed and written, the next is read."""
@@ -151,7 +174,7 @@ class KeepService:
         batch: list[bytes] = []
         gathered = 0
         try:
-            while piece := await request.content.readany():
+            while piece := await self._read(request):
                 batch.append(piece)
                 gathered += len(piece)
                 received += len(piece)
@@ -168,31 +191,39 @@ class KeepService:
                 await work  # whoever gives up closes the file that it writes to
         await self._in_thread(incoming.add, batch)
 
+    async def _read(self, request: web.Request) -> bytes:
+        """The next piece of a body: what is there, or little of it, so that a limited rate is an even one."""
+        return await (request.content.read(_PIECE) if self._bandwidth.is_limited else request.content.readany())
+
     def _in_thread(self, function: Callable[[_Input], _Output], value: _Input) -> asyncio.Future[_Output]:
         return asyncio.get_running_loop().run_in_executor(self._threads, function, value)
 
     # GET and HEAD
 
     async def _get(self, request: web.Request) -> Answer:
-        md5 = self._checked(request)
+        md5, size = self._checked(request)
         try:
             data = await self._in_thread(self._blocks.read, md5)
         except Discarded:
             raise _Refusal(404, "block was discarded (--discard-blocks)") from None
         if data is None:
             raise _Refusal(404, "not found")
-        return Answer(200, data, "application/octet-stream")
+        # A size that is wrong gives nothing, but no error (measured on Arvados 3.2.1).
+        return Answer(200, data if len(data) == size else b"", "application/octet-stream")
 
     async def _head(self, request: web.Request) -> Answer:
-        size = self._blocks.size(self._checked(request))
+        md5, wanted = self._checked(request)
+        size = self._blocks.size(md5)
         if size is None:
             raise _Refusal(404, "not found")
-        return Answer(200, b"", "application/octet-stream", length=size)
+        return Answer(200, b"", None, length=size if size == wanted else 0)
 
-    def _checked(self, request: web.Request) -> str:
-        """The hash of the block asked for, once the signature is found good."""
+    def _checked(self, request: web.Request) -> tuple[str, int]:
+        """The hash and the alleged size of the block asked for, once the signature is found good."""
         match = _GET_PATH.fullmatch(request.path)
         if match is None:
+            raise _Refusal(400, "Bad Request")
+        if match[3] is None:
             raise _Refusal(405, "method not allowed")
         token = _token(request)
         if token is None:
@@ -200,7 +231,7 @@ class KeepService:
         wrong = self._cluster.signer.check(match[1], token)
         if wrong:
             raise _Refusal(401 if wrong == "expired" else 400, f"{wrong} signature")
-        return match[2]
+        return match[2], int(match[3])
 
 
 _METHODS = {"PUT": KeepService._put, "GET": KeepService._get, "HEAD": KeepService._head}
@@ -219,8 +250,14 @@ def _storage_classes(request: web.Request) -> list[str]:
     return classes
 
 
+def _refused_health(request: web.Request) -> _Refusal:
+    if "Authorization" not in request.headers:
+        return _Refusal(401, "authorization required")
+    return _Refusal(403, "authorization error")
+
+
 def _text(status: int, text: str) -> Answer:
-    return Answer(status, f"{text}\n".encode(), "text/plain")
+    return Answer(status, f"{text}\n".encode(), _TEXT)
 
 
 # What some faults answer in place of us.

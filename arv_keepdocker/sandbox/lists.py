@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from . import filters
+from . import federation, filters
 from .access import Condition
 from .call import Call
 from .cluster import Cluster
 from .database import Row, decode
-from .errors import ApiError, RailsError
+from .errors import ApiError, argument_error
 from .rendering import COMPUTED_FROM, render, selection
 from .resources import COLLECTIONS, GROUPS, Resource
 
@@ -76,9 +76,10 @@ def _columns(resource: Resource, selected: list[str] | None) -> list[str]:
     return list(columns)
 
 
-def empty_list(resource: Resource) -> Row:
+def _empty_list(resource: Resource, count: str) -> Row:
     """The controller's own answer where it need not ask Rails: mind the limit."""
-    return {"items": [], "items_available": 0, "kind": f"{resource.kind}List", "limit": 0, "offset": 0}
+    answer: Row = {"items": [], "kind": f"{resource.kind}List", "limit": 0, "offset": 0}
+    return answer if count == "none" else {**answer, "items_available": 0}
 
 
 def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condition | None = None) -> Row:
@@ -87,12 +88,15 @@ def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condit
     wanted = filters.check_structure(call.decoded("filters"))
     limit, offset = limit_of(call), offset_of(call)
     selected = selection(resource, call)
-    if filters.matches_nothing(wanted, count):
-        return empty_list(resource)
+    clusters = filters.clusters_of(wanted)
+    if clusters is not None:
+        federation.check_list(cluster, clusters, count)
+    if clusters == set():
+        return _empty_list(resource, count)
     if count not in ("none", "exact"):
-        raise RailsError(422, "count parameter must be 'exact' or 'none'")
+        raise argument_error("count parameter must be 'exact' or 'none'")
     if offset < 0:
-        raise RailsError(422, "offset must not be negative")
+        raise argument_error("offset must not be negative")
 
     conditions = [
         filters.compile_filters(resource, [*_where(call), *wanted]),
@@ -106,9 +110,9 @@ def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condit
 
     columns = _columns(resource, selected)
     order = _order(resource, call, columns if selected is not None else resource.attributes)
+    select = f"SELECT {'DISTINCT ' if call.flag('distinct') else ''}{', '.join(f't.{c}' for c in columns) or '1'}"
     rows = cluster.database.rows(
-        f"SELECT {'DISTINCT ' if call.flag('distinct') else ''}{', '.join(f't.{c}' for c in columns) or '1'}"
-        f" FROM {resource.name} t WHERE {where}{' ORDER BY ' + order if order else ''} LIMIT ? OFFSET ?",
+        f"{select} FROM {resource.name} t WHERE {where}{' ORDER BY ' + order if order else ''} LIMIT ? OFFSET ?",
         [*values, limit, offset],
     )
     answer: Row = {

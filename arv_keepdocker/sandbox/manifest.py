@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_STREAM = re.compile(r"\.(?:/[^/\s]+)*")
+_TOKEN = re.compile(r"(?:[^\x00-\x20\\]|\\[0-3][0-7][0-7])+")
+_TOO_WIDE = re.compile(r"[^\\]\\[4-7][0-7][0-7]")
 _LOCATOR = re.compile(r"[0-9a-fA-F]{32}\+\d+(?:\+[A-Z][A-Za-z0-9@_-]*)*")
-_FILE = re.compile(r"(\d+):(\d+):(\S+)")
+_FILE = re.compile(rf"(\d+):(\d+):({_TOKEN.pattern})")
 _SIGNATURE = re.compile(r"\+A([0-9a-f]{40})@([0-9a-f]{8})")
 # A locator's hash and size, then its hints.
 _BLOCK = re.compile(r"(?<=\s)([0-9a-f]{32}\+\d+)((?:\+[A-Z][A-Za-z0-9@_-]*)*)(?=\s)", re.IGNORECASE)
@@ -33,10 +34,25 @@ def _quoted(word: str | None) -> str:
     return "" if word is None else '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def unescape(word: str) -> str:
+    """A stream's or file's name without the backslash escapes of manifests."""
+    return re.sub(r"\\(\\|[0-7]{3})", lambda m: "\\" if m[1] == "\\" else chr(int(m[1], 8) & 255), word)
+
+
+def _is_path(name: str) -> bool:
+    return not {"", ".", ".."} & set(name.split("/"))
+
+
+def _is_stream_name(word: str) -> bool:
+    name = unescape(word)
+    return _TOKEN.fullmatch(word) is not None and (name == "." or (name.startswith("./") and _is_path(name[2:])))
+
+
 def _stream_files(number: int, line: str) -> Iterator[tuple[str, int]]:
-    words = line.split(" ")
+    """The files of one stream; what is refused is as in the SDK's keep.rb, which the API server uses."""
+    words = line.rstrip(" ").split(" ")
     place = f"Manifest invalid for stream {number}: "
-    if not _STREAM.fullmatch(words[0]):
+    if not _is_stream_name(words[0]):
         raise ValueError(place + f"missing or invalid stream name {_quoted(words[0])}")
     blocks = 1
     while blocks < len(words) and _LOCATOR.fullmatch(words[blocks]):
@@ -45,11 +61,17 @@ def _stream_files(number: int, line: str) -> Iterator[tuple[str, int]]:
         raise ValueError(place + f"missing or invalid locator {_quoted(words[1] if words[1:] else None)}")
     if blocks == len(words):
         raise ValueError(place + "no file tokens")
+    if _TOO_WIDE.search(words[blocks]):
+        raise ValueError(place + f">8-bit encoded chars not allowed on file token {_quoted(words[blocks])}")
     for word in words[blocks:]:
         match = _FILE.fullmatch(word)
-        if match is None:
+        if unescape(word) == "0:0:.":
+            continue  # stands for an empty directory
+        if match is None or not _is_path(unescape(match[3])):
             raise ValueError(place + f"invalid file token {_quoted(word)}")
         yield f"{words[0]}/{match[3]}", int(match[2])
+    if line.endswith(" "):
+        raise ValueError(place + "trailing space")
 
 
 def parse(text: str) -> Contents:
@@ -68,6 +90,15 @@ def strip(text: str) -> str:
     return _BLOCK.sub(r"\1", text)
 
 
+def unsigned(text: str) -> str:
+    """The manifest without signatures; other hints stay (measured on Arvados 3.2.1)."""
+    return _BLOCK.sub(lambda m: m[1] + _without_signature(m[2]), text)
+
+
+def _without_signature(hints: str) -> str:
+    return "".join(f"+{hint}" for hint in hints.split("+")[1:] if not hint.startswith("A"))
+
+
 def portable_data_hash(stripped: str) -> str:
     data = stripped.encode()
     return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
@@ -78,7 +109,7 @@ def single_file(text: str) -> str | None:
     paths = list(parse(text).files)
     if len(paths) != 1:
         return None
-    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), paths[0]).rsplit("/", 1)[-1]
+    return unescape(paths[0]).rsplit("/", 1)[-1]
 
 
 class Signer:
@@ -107,14 +138,12 @@ class Signer:
         good = hmac.compare_digest(self._digest(locator[:32], token, match[2]), match[1])
         return None if good else "invalid"
 
-    def sign(self, stripped: str, token: str, not_after: int | None = None) -> str:
-        """The manifest with a fresh hint on every block but the empty one."""
+    def sign(self, text: str, token: str, not_after: int | None = None) -> str:
+        """The manifest with a fresh signature on every block."""
         expiry = int(time.time()) + self.ttl
         if not_after is not None:
             expiry = min(expiry, not_after)
-        return _BLOCK.sub(
-            lambda m: m[1] if m[1] == EMPTY_BLOCK else m[1] + self.hint(m[1][:32], token, expiry), stripped
-        )
+        return _BLOCK.sub(lambda m: m[1] + _without_signature(m[2]) + self.hint(m[1][:32], token, expiry), text)
 
     def verifies(self, text: str, token: str) -> bool:
         """Whether every block of a manifest is signed for this token."""

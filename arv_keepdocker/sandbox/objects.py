@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from . import timestamps
+from . import timestamps, vocabulary
 from .access import require_active
 from .attributes import read_attributes
 from .call import Call
@@ -49,11 +49,15 @@ def store_named(cluster: Cluster, call: Call, resource: Resource, row: Row, stor
     store(row)
 
 
-def create(cluster: Cluster, call: Call, resource: Resource, validate: Validate) -> Row:
+def create(
+    cluster: Cluster, call: Call, resource: Resource, validate: Validate, *, require_active_last: bool = False
+) -> Row:
     """Create an object from the request and render it."""
     caller = call.caller
-    require_active(caller)
+    if not require_active_last:
+        require_active(caller)
     given = read_attributes(call, resource)
+    vocabulary.check(cluster.settings.vocabulary, given.get("properties"))
     uuid = _new_uuid(call, resource, given)
     owner = cluster.access.new_owner(caller, given.get("owner_uuid"))
     now = time.time_ns()
@@ -68,6 +72,7 @@ def create(cluster: Cluster, call: Call, resource: Resource, validate: Validate)
         "modified_by_user_uuid": caller.uuid,
     }
     validate(cluster, call, None, row)
+    require_active(caller)
     store_named(cluster, call, resource, row, lambda r: cluster.database.insert(resource, r))
     # Only this first answer knows the time better than the database does (measured on Arvados 3.2.1).
     return render(cluster, call, resource, row, selection(resource, call), nanoseconds=now % 1000)
@@ -81,6 +86,7 @@ def get(cluster: Cluster, call: Call, resource: Resource) -> Row:
 def update(cluster: Cluster, call: Call, resource: Resource, validate: Validate) -> Row:
     """Change an object as the request says and render it."""
     given = read_attributes(call, resource)
+    vocabulary.check(cluster.settings.vocabulary, given.get("properties"))
     unfreeze = "frozen_by_uuid" in given and not given["frozen_by_uuid"]
     old = cluster.access.find_writable(resource, call.caller, call.uuid, call.flag("include_trash"), unfreeze)
     if given.get("uuid", old["uuid"]) != old["uuid"]:

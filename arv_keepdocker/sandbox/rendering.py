@@ -11,7 +11,7 @@ from .access import MANAGE
 from .call import Call
 from .cluster import Cluster
 from .database import Row
-from .errors import RailsError
+from .errors import argument_error
 from .resources import COLLECTIONS, GROUPS, LINKS, USERS, Attribute, Resource, kind_of
 
 _ZERO: Mapping[str, Any] = {"integer": 0, "boolean": False}
@@ -103,8 +103,8 @@ def selection(resource: Resource, call: Call) -> list[str] | None:
     if select is None:
         return None
     if not select:
-        raise RailsError(422, "Attribute selection list cannot be empty")
+        raise argument_error("Attribute selection list cannot be empty")
     for name in select:
         if name != "kind" and name not in resource.attributes:
-            raise RailsError(422, f"Invalid attribute '{name}' of {resource.class_name} in select parameter")
+            raise argument_error(f"Invalid attribute '{name}' of {resource.class_name} in select parameter")
     return [name for name in select if name not in ("kind", "etag")]

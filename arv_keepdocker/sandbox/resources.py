@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 CLUSTER = "zzzzz"
 SYSTEM_USER = f"{CLUSTER}-tpzed-000000000000000"
 ANONYMOUS_USER = f"{CLUSTER}-tpzed-anonymouspublic"
+SYSTEM_GROUP = f"{CLUSTER}-j7d0g-000000000000000"
 ALL_USERS_GROUP = f"{CLUSTER}-j7d0g-fffffffffffffff"
 ANONYMOUS_GROUP = f"{CLUSTER}-j7d0g-anonymouspublic"
 
@@ -26,6 +27,7 @@ _NULLABLE = frozenset(
         "container_count_max",
         "exit_code",
         "frozen_by_uuid",
+        "container_uuid",
     ]
 )
 
@@ -99,13 +101,13 @@ class Resource:
         return f"{CLUSTER}-{self.infix}-" + "".join(secrets.choice(_ALPHABET) for _ in range(15))
 
 
-_COMMON = (
+COMMON = (
     "etag:string! uuid:string owner_uuid:string created_at:datetime modified_by_user_uuid:string modified_at:datetime"
 )
 _COMMON_FIXED = frozenset({"etag", "kind", "created_at", "modified_at", "modified_by_user_uuid", "href"})
 
 
-def _attributes(*lines: str) -> dict[str, Attribute]:
+def attributes(*lines: str) -> dict[str, Attribute]:
     """Read "name:type"; "!" after the type marks a computed one, "-" one that filters may not name."""
     found = {}
     for word in " ".join(lines).split():
@@ -118,8 +120,8 @@ COLLECTIONS = Resource(
     "collections",
     "collection",
     "4zz18",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "name:string description:text properties:Hash portable_data_hash:string manifest_text:text-",
         "unsigned_manifest_text:text! replication_desired:integer replication_confirmed:integer",
         "replication_confirmed_at:datetime storage_classes_desired:Array storage_classes_confirmed:Array",
@@ -144,8 +146,8 @@ LINKS = Resource(
     "links",
     "link",
     "o0j2j",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "tail_uuid:string link_class:string name:string head_uuid:string properties:Hash",
         "head_kind:string! tail_kind:string!",
     ),
@@ -163,8 +165,8 @@ GROUPS = Resource(
     "groups",
     "group",
     "j7d0g",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "name:string description:text group_class:string properties:Hash trash_at:datetime delete_at:datetime",
         "is_trashed:boolean frozen_by_uuid:string can_write:boolean! can_manage:boolean!",
     ),
@@ -179,8 +181,8 @@ USERS = Resource(
     "users",
     "user",
     "tpzed",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "email:string first_name:string last_name:string identity_url:string is_admin:boolean prefs:Hash",
         "is_active:boolean username:string full_name:string! is_invited:boolean!",
         "can_write:boolean! can_manage:boolean!",
@@ -192,8 +194,8 @@ TOKENS = Resource(
     "api_client_authorizations",
     "api_client_authorization",
     "gj3su",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "api_token:string- created_by_ip_address:string last_used_by_ip_address:string last_used_at:datetime",
         "expires_at:datetime scopes:Array",
     ),
@@ -205,8 +207,8 @@ CONTAINERS = Resource(
     "containers",
     "container",
     "dz642",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "state:string command:Array container_image:string cwd:string environment:Hash mounts:Hash",
         "output_path:string runtime_constraints:Hash priority:integer exit_code:integer output:string log:string",
     ),
@@ -216,12 +218,14 @@ CONTAINER_REQUESTS = Resource(
     "container_requests",
     "container_request",
     "xvhdp",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "name:string description:text properties:Hash state:string container_uuid:string container_image:string",
         "command:Array cwd:string environment:Hash mounts:Hash output_path:string output_name:string",
         "runtime_constraints:Hash scheduling_parameters:Hash priority:integer use_existing:boolean",
         "container_count_max:integer expires_at:datetime output_uuid:string log_uuid:string",
+        "requesting_container_uuid:string filters:text container_count:integer output_ttl:integer",
+        "output_storage_classes:Array output_properties:Hash output_glob:Array service:boolean published_ports:Hash",
     ),
     defaults={
         "properties": {},
@@ -234,14 +238,14 @@ CONTAINER_REQUESTS = Resource(
         "priority": 0,
         "use_existing": True,
     },
-    fixed=_COMMON_FIXED | {"container_uuid", "output_uuid", "log_uuid"},
+    fixed=_COMMON_FIXED | {"container_uuid", "output_uuid", "log_uuid", "requesting_container_uuid", "container_count"},
 )
 KEEP_SERVICES = Resource(
     "keep_services",
     "keep_service",
     "bi6l4",
-    _attributes(
-        _COMMON,
+    attributes(
+        COMMON,
         "service_host:string service_port:integer service_ssl_flag:boolean service_type:string read_only:boolean",
     ),
     fixed=_COMMON_FIXED,
@@ -250,7 +254,7 @@ WORKFLOWS = Resource(
     "workflows",
     "workflow",
     "7fd4e",
-    _attributes(_COMMON, "name:string description:text definition:text"),
+    attributes(COMMON, "name:string description:text definition:text collection_uuid:string"),
     fixed=_COMMON_FIXED,
 )
 

@@ -24,6 +24,7 @@ from .api import Api
 from .blocks import BlockStore
 from .certificate import tls_context
 from .cluster import Cluster
+from .delivery import drop_content_type
 from .faults import Faults
 from .journal import Journal
 from .keep import KeepService
@@ -74,6 +75,7 @@ def lock(directory: Path) -> int:
 
 async def _listen(stack: AsyncExitStack, handler: _Handler, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
     application = web.Application(client_max_size=_MAXIMUM_REQUEST)
+    application.on_response_prepare.append(drop_content_type)
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(
         application,
@@ -122,6 +124,7 @@ def _prepare(cluster: Cluster, options: Options) -> str:
         if database.fact("populated") is None:
             users.populate(database)
             database.set_fact("populated", "1")
+        users.populate_groups(database)
         about.describe_keep_services(cluster)
         tokens = users.initial_tokens(database)
         if options.seed_owner not in tokens:
@@ -161,7 +164,7 @@ async def serve(options: Options) -> None:
 
         faults, journal = Faults(), Journal()
         blocks = BlockStore(options.directory / "keep", options.discard_blocks)
-        api = Api(cluster, faults, journal, database_thread)
+        api = Api(cluster, faults, journal, database_thread, blocks)
         # One service alone keeps two copies; of several, each keeps one.
         replicas = 2 if options.keep_services == 1 else 1
         await _listen(stack, api.handle, listeners[0], tls_context(options.directory / "certificate.pem"))

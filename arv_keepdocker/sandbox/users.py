@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
-from . import objects, timestamps
+from . import lists, objects, timestamps
 from .attributes import read_attributes
 from .call import Call
 from .cluster import Cluster
@@ -27,6 +28,7 @@ from .resources import (
     CLUSTER,
     GROUPS,
     LINKS,
+    SYSTEM_GROUP,
     SYSTEM_USER,
     TOKENS,
     USERS,
@@ -34,6 +36,7 @@ from .resources import (
 )
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+_GROUPS = {SYSTEM_GROUP: "System group", ALL_USERS_GROUP: "All users", ANONYMOUS_GROUP: "Anonymous users"}
 # Name, UUID, is_admin, is_active.
 _INITIAL = (
     ("root", SYSTEM_USER, True, True),
@@ -42,6 +45,25 @@ _INITIAL = (
     ("spectator", f"{CLUSTER}-tpzed-sandboxspectato", False, True),
     ("inactive", f"{CLUSTER}-tpzed-sandboxinactive", False, False),
 )
+
+
+# What of other users is shown; the rest is absent.
+_PUBLIC = frozenset(
+    [
+        "kind",
+        "uuid",
+        "is_active",
+        "is_admin",
+        "is_invited",
+        "email",
+        "first_name",
+        "last_name",
+        "username",
+        "can_write",
+        "can_manage",
+    ]
+)
+_HIDDEN = {"created_at": None, "modified_at": None, "prefs": None}
 
 
 def new_secret() -> str:
@@ -58,15 +80,25 @@ def _permission(tail: str, level: str, head: str) -> Row:
     return _stamped(LINKS, SYSTEM_USER, link_class="permission", name=level, tail_uuid=tail, head_uuid=head)
 
 
-def _membership(user: str, group: str) -> tuple[Row, Row]:
-    """The two links by which a user belongs to a role, and is visible to its other members."""
-    return _permission(user, "can_write", group), _permission(group, "can_read", user)
+def _visibility(user: str) -> Row:
+    """The link by which others see a user; a user who is not active has it, too (measured on Arvados 3.2.1)."""
+    return _permission(ALL_USERS_GROUP, "can_read", user)
+
+
+def _membership(user: str) -> Row:
+    """The link by which an active user belongs to All users."""
+    return _permission(user, "can_write", ALL_USERS_GROUP)
+
+
+def populate_groups(database: Database) -> None:
+    """The groups that every cluster has; those that an older sandbox did not make are added to its directory."""
+    for uuid, name in _GROUPS.items():
+        if database.get(GROUPS, uuid) is None:
+            database.insert(GROUPS, _stamped(GROUPS, SYSTEM_USER, uuid, name=name, group_class="role"))
 
 
 def populate(database: Database) -> None:
-    """The users, groups and tokens of a new cluster."""
-    for uuid, name in ((ALL_USERS_GROUP, "All users"), (ANONYMOUS_GROUP, "Anonymous users")):
-        database.insert(GROUPS, _stamped(GROUPS, SYSTEM_USER, uuid, name=name, group_class="role"))
+    """The users and tokens of a new cluster."""
     anonymous = _stamped(USERS, SYSTEM_USER, ANONYMOUS_USER, username="anonymous", is_active=False)
     database.insert(USERS, anonymous)
     # The system user is seen by all: making it an owner is 403, not 422 (measured on Arvados 3.2.1).
@@ -78,8 +110,8 @@ def populate(database: Database) -> None:
             _stamped(USERS, SYSTEM_USER, uuid, **values, last_name="User", is_admin=is_admin, is_active=is_active),
         )
         database.insert(TOKENS, _stamped(TOKENS, uuid, api_token=new_secret()))
-        if is_active and uuid != SYSTEM_USER:
-            database.insert_many(LINKS, _membership(uuid, ALL_USERS_GROUP))
+        if uuid != SYSTEM_USER:
+            database.insert_many(LINKS, [_visibility(uuid), *([_membership(uuid)] if is_active else [])])
 
 
 def initial_tokens(database: Database) -> dict[str, dict[str, str]]:
@@ -110,12 +142,33 @@ def _system(cluster: Cluster, call: Call) -> Row:
 def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
     row["owner_uuid"] = SYSTEM_USER
     was_active = old is not None and old["is_active"]
+    if old is None:
+        cluster.database.insert(LINKS, _visibility(row["uuid"]))
     if row.get("is_active") and not was_active:
-        cluster.database.insert_many(LINKS, _membership(row["uuid"], ALL_USERS_GROUP))
+        cluster.database.insert(LINKS, _membership(row["uuid"]))
     if was_active and not row.get("is_active"):
-        cluster.database.execute(
-            "DELETE FROM links WHERE link_class = 'permission' AND ? IN (head_uuid, tail_uuid)", (row["uuid"],)
-        )
+        cluster.database.execute("DELETE FROM links WHERE link_class = 'permission' AND tail_uuid = ?", (row["uuid"],))
+
+
+def _list(cluster: Cluster, call: Call) -> Row:
+    if call.caller.is_admin:
+        return lists.list_objects(cluster, call, USERS)
+    answer = lists.list_objects(cluster, call, USERS, ("t.is_active", []))
+    return {**answer, "items": [_as_others_see(item) for item in answer["items"]]}
+
+
+def _get(cluster: Cluster, call: Call) -> Row:
+    user = objects.get(cluster, call, USERS)
+    if call.caller.is_admin or call.uuid == call.caller.uuid:
+        return user
+    if not cluster.access.find(USERS, call.caller, call.uuid)["is_active"]:
+        raise path_not_found()
+    return _as_others_see(user)
+
+
+def _as_others_see(user: Row) -> Row:
+    """A user as who is no administrator is shown one, in lists even oneself (users_controller.rb)."""
+    return {name: value if name in _PUBLIC else _HIDDEN.get(name, "") for name, value in user.items()}
 
 
 def _create(cluster: Cluster, call: Call) -> Row:
@@ -158,8 +211,8 @@ def _update_token(cluster: Cluster, call: Call) -> Row:
 
 
 ENDPOINTS = (
-    list_endpoint(USERS),
-    get_endpoint(USERS),
+    replace(list_endpoint(USERS), handler=_list),
+    replace(get_endpoint(USERS), handler=_get),
     create_endpoint(USERS, _create),
     update_endpoint(USERS, _update),
     Endpoint("users", "current", "GET", "users/current", _current, response="User"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -61,10 +62,30 @@ def test_contents(active: Http) -> None:
     block = active.put_block(b"foo")
     text = f"./b {block} 0:2:x\\072y 2:9:a/f\n. {block} {EMPTY} 0:3:z 0:1:z\n"
     made = active.create("collections", manifest_text=text, name=unique())
-    stripped = re.sub(r"\+A\S+", "", text)
+    stripped = re.sub(r"\+A[^ ]+", "", text)
     assert (made["file_count"], made["file_size_total"]) == (3, 15)
     assert made["unsigned_manifest_text"] == stripped
     assert made["portable_data_hash"].endswith(f"+{len(stripped)}")
+    # The empty block needs no signature, but is given one.
+    assert len(re.findall(rf"{re.escape(EMPTY)}\+A\w{{40}}@\w{{8}} ", made["manifest_text"])) == 1
+
+
+def test_other_hints_stay(active: Http) -> None:
+    block = active.put_block(b"foo")
+    plain, signature = block.split("+A")
+    made = active.create("collections", manifest_text=f". {plain}+Kxyz+A{signature}+Zabc 0:3:f\n")
+    assert made["unsigned_manifest_text"] == f". {plain}+Kxyz+Zabc 0:3:f\n"
+    assert re.fullmatch(rf"\. {re.escape(plain)}\+Kxyz\+Zabc\+A\w{{40}}@\w{{8}} 0:3:f\n", made["manifest_text"])
+    hash_of_plain = hashlib.md5(f". {plain} 0:3:f\n".encode()).hexdigest()
+    assert made["portable_data_hash"].startswith(hash_of_plain)
+    path = f"collections/{made['uuid']}"
+    unsigned = {"collection": {"manifest_text": made["unsigned_manifest_text"]}}
+    assert active.good("PUT", path, unsigned)["portable_data_hash"] == made["portable_data_hash"]
+
+
+def test_empty_directory(active: Http) -> None:
+    made = active.create("collections", manifest_text=f"./a {EMPTY} 0:0:\\056\n. {EMPTY} 0:0:f\n")
+    assert made["file_count"] == 1
 
 
 def test_raw_colon_has_another_hash(active: Http) -> None:
@@ -142,6 +163,8 @@ def test_by_hash(active: Http, spectator: Http) -> None:
     got = active.good("GET", path)
     assert got["uuid"] == got["portable_data_hash"] == made["portable_data_hash"]
     assert (got["name"], got["owner_uuid"], got["properties"], got["created_at"]) == ("", "", None, None)
+    assert got["etag"] == got["unsigned_manifest_text"] == ""
+    assert [value for name, value in got.items() if name.startswith("storage_classes")] == [None] * 3
     active.create("collections", manifest_text=got["manifest_text"])
     assert active.good("GET", path + "+Kxyz")["uuid"] == made["portable_data_hash"]
     assert spectator.bad("GET", path) == (404, "not found")
@@ -161,8 +184,9 @@ def test_trash(active: Http) -> None:
     name = unique()
     made = active.file(name=name)
     path = f"collections/{made['uuid']}"
-    for _ in range(2):
+    for unsigned in (made["unsigned_manifest_text"], ""):
         gone = active.good("DELETE", path)
+        assert gone["unsigned_manifest_text"] == unsigned
         assert gone["is_trashed"]
         assert gone["trash_at"]
         assert gone["delete_at"] > gone["trash_at"]

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from arv_keepdocker.sandbox import Sandbox
+from tests.conftest import container_request
+
 from .conftest import Http, unique
 
-NOWHERE = "zzzzz-j7d0g-000000000000000"
+NOWHERE = "zzzzz-j7d0g-nosuchproject00"
 
 
 def test_wrapping(active: Http) -> None:
@@ -20,6 +23,52 @@ def test_wrapping(active: Http) -> None:
     assert text == f"//railsapi.internal{path}?select=%5B%22uuid%22%5D: 404 Not Found: Path not found (req-ours)"
     response = active("GET", "users/current", headers={"X-Request-Id": "req-ours"})
     assert response.headers["X-Request-Id"] == "req-ours"
+
+
+def test_the_query_that_is_reported_is_the_controllers(active: Http) -> None:
+    _, text = active.bad("GET", 'links?nosuch=1&limit=7&filters=[["name","~","x"]]')
+    query = (
+        "cluster_id=&count=&filters=%5B%5B%22name%22%2C%22~%22%2C%22x%22%5D%5D&forwarded_for=zzzzz-&limit=7&offset=0"
+    )
+    assert text.startswith(f"//railsapi.internal/arvados/v1/links?{query}: 422 Unprocessable Entity: #<ArgumentError: ")
+    # Long ones are sent in a body, like those of what changes something.
+    _, text = active.bad("GET", "links", params={"filters": f'[["name","~","{"x" * 1000}"]]'})
+    assert text.startswith("//railsapi.internal/arvados/v1/links: 422")
+    _, text = active.bad("POST", "links?ensure_unique_name=true", {"nosuch": 1})
+    assert text.startswith("//railsapi.internal/arvados/v1/links: 422")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ('links?filters=[["name","~","x"]]', "#<ArgumentError: Invalid operator '~'>"),
+        ('links?filters=[["nosuch","=","x"]]', "#<ArgumentError: Invalid attribute 'nosuch' in filter>"),
+        ("links?count=some", "#<ArgumentError: count parameter must be 'exact' or 'none'>"),
+        ("links?select=[]", "#<ArgumentError: Attribute selection list cannot be empty>"),
+    ],
+)
+def test_argument_errors(active: Http, path: str, message: str) -> None:
+    assert message in active.bad("GET", path)[1]
+
+
+def test_members_are_in_alphabetical_order(active: Http) -> None:
+    made = active.create("collections", name=unique(), properties={"b": 1, "a": 2})
+    for answer in (made, active.good("GET", f"collections/{made['uuid']}"), active.list("links"), made["properties"]):
+        assert list(answer) == sorted(answer)
+
+
+def test_head_and_options(active: Http, nobody: Http) -> None:
+    assert nobody("HEAD", "users/current").status_code == 401
+    for path in ("users/current", "links", f"users/{active.uuid}"):
+        head = active("HEAD", path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert int(head.headers["Content-Length"]) > 10
+    assert active("HEAD", "links/nosuch").status_code == 404
+    for path in ("links", "users/current", "nosuch/x"):
+        options = nobody("OPTIONS", path)
+        assert options.status_code == 200
+        assert options.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Http-Method-Override" in options.headers["Access-Control-Allow-Headers"]
 
 
 # Tokens
@@ -69,6 +118,20 @@ def test_inactive(inactive: Http, active: Http) -> None:
     status, text = inactive.bad("POST", "links", {"link_class": "x"})
     assert status == 403
     assert "PermissionDeniedError" in text
+    (link,) = inactive.list("links")["items"]
+    assert (link["link_class"], link["name"]) == ("permission", "can_read")
+    assert (link["tail_uuid"], link["head_uuid"]) == ("zzzzz-j7d0g-fffffffffffffff", inactive.uuid)
+
+
+def test_request_for_a_container_by_an_inactive_user(inactive: Http, active: Http, admin: Http) -> None:
+    """The image is looked for first."""
+    made = container_request("nosuch")
+    assert inactive.bad("POST", "container_requests", made)[0] == 422
+    image = active.image("c")
+    active.share(image["uuid"], inactive.uuid)
+    status, text = inactive.bad("POST", "container_requests", container_request(image["portable_data_hash"]))
+    assert status == 403
+    assert "PermissionDeniedError" in text
 
 
 def test_activation(inactive: Http, admin: Http) -> None:
@@ -96,6 +159,9 @@ def test_activation(inactive: Http, admin: Http) -> None:
         ("GET", "nosuch", 404, "Path not found"),
         ("GET", "collections/zzzzz-4zz18-000000000000000/nosuch", 404, "API endpoint not found"),
         ("PUT", "collections", 405, ""),
+        ("GET", "links/", 404, "API endpoint not found"),
+        ("GET", "links/zzzzz-o0j2j-000000000000000/", 404, "API endpoint not found"),
+        ("POST", "collections/", 404, "API endpoint not found"),
         ("POST", "sys/trash_sweep", 404, ""),
     ],
 )
@@ -138,6 +204,7 @@ def places(active: Http, spectator: Http) -> dict[str, Any]:
         "own": active.project(),
         "other home": spectator.uuid,
         "system": "zzzzz-tpzed-000000000000000",
+        "system group": "zzzzz-j7d0g-000000000000000",
         "own role": active.create("groups", group_class="role", name=unique("role"))["uuid"],
         "other role": spectator.create("groups", group_class="role", name=unique("role"))["uuid"],
         "filter group": active.create("groups", group_class="filter", name=unique("filter"))["uuid"],
@@ -159,6 +226,7 @@ def places(active: Http, spectator: Http) -> dict[str, Any]:
         ("readable", 403, "Owner uuid cannot be set or changed without write permission on new owner"),
         ("other home", 403, "Owner uuid cannot be set or changed without write permission on new owner"),
         ("system", 403, "Owner uuid cannot be set or changed without write permission on new owner"),
+        ("system group", 403, "Owner uuid cannot be set or changed without write permission on new owner"),
         ("other role", 403, "Owner uuid cannot be set or changed without write permission on new owner"),
         ("own role", 403, "Owner uuid must be a project"),
         ("filter group", 403, "Owner uuid must be a project"),
@@ -209,6 +277,32 @@ LOCATOR = "acbd18db4cc2f85cedef654fccc4a4d8+3"
             f". {LOCATOR} 0:3:f\nx {LOCATOR} 0:3:f\n",
             'Manifest text Manifest invalid for stream 2: missing or invalid stream name "x"',
         ),
+        *(
+            (
+                f". {LOCATOR} 0:3:{name}\n",
+                f'Manifest text Manifest invalid for stream 1: invalid file token "0:3:{shown}"',
+            )
+            for name, shown in [
+                ("../f", "../f"),
+                ("a/../f", "a/../f"),
+                ("a/..", "a/.."),
+                ("./f", "./f"),
+                (".", "."),
+                ("/f", "/f"),
+                ("a//f", "a//f"),
+                ("a/", "a/"),
+                ("\\056\\056/f", "\\\\056\\\\056/f"),
+                ("a\\057\\057f", "a\\\\057\\\\057f"),
+                ("a\\b", "a\\\\b"),
+            ]
+        ),
+        (
+            f"./.. {LOCATOR} 0:3:f\n",
+            'Manifest text Manifest invalid for stream 1: missing or invalid stream name "./.."',
+        ),
+        (f"./a/./b {LOCATOR} 0:3:f\n", "Manifest text Manifest invalid for stream 1: missing or invalid stream name"),
+        (f". {LOCATOR} 0:3:a\\777\n", "Manifest text Manifest invalid for stream 1: >8-bit encoded chars not allowed"),
+        (f". {LOCATOR} 0:3:f \n", "Manifest text Manifest invalid for stream 1: trailing space"),
     ],
 )
 def test_manifest_syntax(active: Http, admin: Http, text: str, message: str) -> None:
@@ -226,6 +320,8 @@ def test_manifest_syntax(active: Http, admin: Http, text: str, message: str) -> 
         ({"name": "x" * 256}, 422, "value too long for type character varying(255)"),
         ({"name": "a\0b"}, 422, "string contains null byte"),
         ({"properties": ["x"]}, 500, "unexpected properties type []interface {}"),
+        ({"properties": {"a": "x\0"}}, 422, "cannot be converted to text"),
+        ({"properties": {"a": [{"\0": 1}]}}, 422, "cannot be converted to text"),
         ({"properties": 5}, 500, "unexpected properties type float64"),
         ({"properties": "xyz"}, 500, "invalid character 'x' looking for beginning of value"),
         ({"nosuch": 1}, 422, "unknown attribute 'nosuch' for Collection."),
@@ -245,6 +341,9 @@ def test_attributes(active: Http, attributes: dict[str, Any], status: int, messa
 
 
 def test_good_attributes(active: Http) -> None:
+    assert active.create("collections", name=["a"])["name"] == '["a"]'
+    assert active.create("collections", storage_classes_desired=[])["storage_classes_desired"] == ["default"]
+    assert active.create("collections", properties={"x": "\\u0000"})["properties"] == {"x": "\\u0000"}
     made = active.create("collections", name=unique("a: b"), properties='{"x": 1}')
     assert made["properties"] == {"x": 1}
     assert active.create("collections", properties=None)["properties"] == {}
@@ -267,6 +366,14 @@ def test_good_attributes(active: Http) -> None:
 def test_bodies(active: Http, data: str, content_type: str, status: int) -> None:
     response = active("POST", "collections", data=data, headers={"Content-Type": content_type})
     assert response.status_code == status
+
+
+def test_slashes_in_names(active: Http, clean: Sandbox) -> None:
+    clean.settings(forward_slash_name_substitution="___")
+    assert active.good("GET", "config")["Collections"]["ForwardSlashNameSubstitution"] == "___"
+    name = unique("a/b")
+    assert active.create("collections", name=name)["name"] == name
+    assert active.bad("POST", "collections", {"collection": {"name": ".."}})[0] == 422
 
 
 def test_duplicate_name(active: Http) -> None:

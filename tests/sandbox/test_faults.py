@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 import pytest
 import requests
+from arvados.api import api_from_config
+from arvados.keep import KeepClient
 
 from arv_keepdocker.sandbox import Sandbox, SandboxError
 
@@ -145,6 +151,97 @@ def test_latency_and_bandwidth(active: Http, clean: Sandbox) -> None:
         before = time.monotonic()
         assert active(method, path, data=body).status_code == 200
         assert minimum <= time.monotonic() - before < minimum + 2
+
+
+def test_keep_stopped(active: Http, clean: Sandbox) -> None:
+    keep = keep_url(active)
+    with ThreadPoolExecutor(1) as pool:
+        with clean.keep_stopped():
+            put = pool.submit(active, "PUT", keep + FOO, data=b"foo")
+            with pytest.raises(FutureTimeoutError):
+                put.result(0.5)
+        assert put.result(10).status_code == 200
+
+
+def test_keep_stopped_in_the_middle(active: Http, clean: Sandbox) -> None:
+    """What was begun goes on; a limit of the bandwidth makes sure that there is a middle."""
+    keep = keep_url(active)
+    data = bytes(1 << 20)
+    clean.settings(keep_bandwidth=1 << 20)
+    reading = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        for start in range(0, len(data), 1 << 16):
+            if start:
+                reading.set()
+            yield data[start : start + (1 << 16)]
+
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(active, "PUT", keep + hashlib.md5(data).hexdigest(), data=body())
+        assert reading.wait(10)
+        with clean.keep_stopped(), pytest.raises(FutureTimeoutError):
+            put.result(1.5)
+        assert put.result(10).status_code == 200
+
+
+def test_bandwidth_is_felt_by_the_sender(active: Http, clean: Sandbox) -> None:
+    """The last piece is taken near the end, not when it fits into some buffer."""
+    keep = keep_url(active)
+    data = bytes(8 << 20)
+    clean.settings(keep_bandwidth=4 << 20)
+    taken: list[float] = []
+
+    def body() -> Iterator[bytes]:
+        for start in range(0, len(data), 1 << 16):
+            taken.append(time.monotonic())
+            yield data[start : start + (1 << 16)]
+
+    active("PUT", keep + hashlib.md5(data).hexdigest(), data=body())
+    assert (taken[-1] - taken[0]) / (time.monotonic() - taken[0]) > 0.4
+
+
+def test_keep_proxy(active: Http, clean: Sandbox) -> None:
+    keep = keep_url(active)
+    clean.settings(keep_proxy=True)
+    assert active.good("GET", "keep_services/accessible")["items"][0]["service_type"] == "proxy"
+    response = active("PUT", keep + FOO, data=b"foo")
+    assert response.headers["X-Keep-Replicas-Stored"] == "2"
+    assert "X-Keep-Storage-Classes-Confirmed" not in response.headers
+    api = api_from_config("v1", clean.environment(), cache=False)
+    try:
+        assert KeepClient(api_client=api, num_retries=0).put(b"foo").startswith(f"{FOO}+3+A")
+    finally:
+        api.close()
+
+
+def test_rails_down(active: Http, clean: Sandbox) -> None:
+    keep = keep_url(active)
+    clean.fault("rails-down", times=None)
+    for method, path in (("GET", "users/current"), ("POST", "links"), ("GET", "/discovery/v1/apis/arvados/v1/rest")):
+        status, text = active.bad(method, path)
+        assert status == 500
+        assert text.startswith("//railsapi.internal/")
+        assert "connection refused" in text
+    assert active.good("GET", "config")["ClusterID"] == "zzzzz"
+    assert active("PUT", keep + FOO, data=b"foo").status_code == 200
+
+
+def test_busy(active: Http, clean: Sandbox) -> None:
+    clean.fault("busy")
+    response = active("GET", "users/current")
+    assert (response.status_code, response.content) == (503, b"")
+    assert active("GET", "users/current").status_code == 200
+
+
+@pytest.mark.parametrize("action", ["rails-down", "busy"])
+def test_faults_of_the_api_only(clean: Sandbox, action: str) -> None:
+    with pytest.raises(SandboxError, match="of the API only"):
+        clean.fault(action, service="keep")
+
+
+def test_blocks_that_are_none(clean: Sandbox) -> None:
+    with pytest.raises(SandboxError, match="no MD5 hash"):
+        clean.lose_block("nonsense")
 
 
 def test_formats(nobody: Http, clean: Sandbox) -> None:

@@ -45,7 +45,8 @@ def test_put_does_not_check_the_token(nobody: Http, keep: str) -> None:
         (EMPTY, b"foo", {}, 400, r"content hash .* did not match specified locator"),
         (FOO, b"x" * ((64 << 20) + 1), {}, 413, ""),
         (FOO, b"foo", {"X-Keep-Storage-Classes": "nosuch"}, 507, "insufficient storage"),
-        ("nonsense", b"foo", {}, 405, ""),
+        ("nonsense", b"foo", {}, 400, "Bad Request"),
+        ("", b"foo", {}, 400, "Bad Request"),
     ],
 )
 def test_bad_put(
@@ -86,9 +87,43 @@ def test_bad_get(active: Http, spectator: Http, nobody: Http, keep: str, clean: 
         assert http("HEAD", keep + path).status_code == status
 
 
-def test_size_and_hints_are_not_signed(active: Http, keep: str) -> None:
+def test_hints_are_not_signed(active: Http, keep: str) -> None:
     locator = active.put_block(b"foo")
-    assert active("GET", keep + locator.replace("+3+", "+9+Kx+")).content == b"foo"
+    assert active("GET", keep + locator.replace("+3+", "+3+Kx+")).content == b"foo"
+
+
+@pytest.mark.parametrize("size", ["+9+", "+2+", "+0+"])
+def test_wrong_size(active: Http, keep: str, size: str) -> None:
+    response = active("GET", keep + active.put_block(b"foo").replace("+3+", size))
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_junk_paths(active: Http, nobody: Http, keep: str) -> None:
+    for path in ("", "nonsense", FOO[:-1], f"{FOO}+3+a", f"index/{FOO}"):
+        assert active("GET", keep + path).status_code == 400
+    assert active("POST", keep + FOO, data=b"foo").status_code == 400
+    assert active("GET", f"{keep}_health/ping").status_code == 403
+    assert nobody("GET", f"{keep}_health/ping").status_code == 401
+
+
+def test_headers(active: Http, keep: str) -> None:
+    put = active("PUT", keep + FOO, data=b"foo", headers={"X-Request-Id": "req-ours"})
+    assert (put.headers["Content-Type"], put.headers["X-Request-Id"]) == ("text/plain; charset=utf-8", "req-ours")
+    assert active("GET", f"{keep}{FOO}+3").headers["Content-Type"] == "text/plain; charset=utf-8"
+    head = active("HEAD", keep + put.text.strip())
+    assert "Content-Type" not in head.headers
+    assert re.fullmatch(r"req-\w{20}", active("PUT", keep + FOO, data=b"foo").headers["X-Request-Id"])
+
+
+def test_lost_block(active: Http, sandbox: Sandbox, keep: str) -> None:
+    locator = active.put_block(b"to be lost")
+    assert locator[:32] in sandbox.blocks()
+    assert sandbox.lose_block(locator)
+    assert locator[:32] not in sandbox.blocks()
+    assert [active(method, keep + locator).status_code for method in ("GET", "HEAD")] == [404, 404]
+    assert not sandbox.lose_block(locator)
+    active.put_block(b"to be lost")
+    assert active("GET", keep + locator).content == b"to be lost"
 
 
 def test_absent_block(active: Http, keep: str) -> None:

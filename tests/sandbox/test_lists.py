@@ -183,6 +183,9 @@ def test_time_has_nanoseconds_only_when_made(active: Http) -> None:
         (["head_uuid", "is_a", "arvados#collection"], 120),
         (["head_uuid", "is_a", "arvados#group"], 0),
         (["any", "like", "n00_"], 10),  # a uuid is longer
+        (["head_kind", "=", "arvados#collection"], 120),
+        (["head_kind", "=", "arvados#group"], 0),
+        (["tail_kind", "=", "arvados#collection"], 0),
         (["head_uuid", "in", []], 0),
     ],
 )
@@ -207,6 +210,7 @@ def test_filter(active: Http, filter: list[Any], number: int) -> None:
         ([["properties.a", "exists", "x"]], 422, "Invalid operand 'x' for 'exists' must be true or false"),
         ([["created_at", ">", "yesterdayish"]], 422, 'no time information in "yesterdayish"'),
         ([["any", "=", "x"]], 422, ""),
+        ([["head_kind", "like", "arvados%"]], 422, "Invalid attribute 'head_kind' in filter"),
         ([["name", "="]], 500, r'transcode: invalid filter "[\"name\",\"=\"]": must have 3 decoded'),
         ([["name", "=", "x", "y"]], 500, "must have 3 decoded"),
         ({"name": "x"}, 500, "transcode: "),
@@ -230,6 +234,69 @@ def test_bad_filter(active: Http, filters: object, status: int, message: str) ->
     assert ("(req-" in text) == (status == 422)
 
 
+@pytest.mark.parametrize(
+    ("filter", "number"),
+    [
+        (["is_trashed", "=", False], 2),
+        (["is_trashed", "=", "f"], 2),
+        (["is_trashed", "=", "No"], 2),
+        (["is_trashed", "=", "t"], 0),
+        (["is_trashed", "!=", "1"], 2),
+        (["version", "=", 1], 2),
+        (["version", "=", "1"], 2),
+        (["version", ">", "1"], 0),
+        (["file_names", "like", "%f%"], 2),
+        (["file_names", "ilike", "%F"], 2),
+        (["file_names", "like", "f%"], 0),
+        (["(file_count <= file_size_total)", "=", True], 2),
+        (["( file_count>file_size_total )", "=", "true"], 0),
+    ],
+)
+def test_filter_of_collections(active: Http, filter: list[Any], number: int) -> None:
+    answer = active.list("collections", filters=[["name", "in", ["probe 0", "probe 1"]], filter])
+    assert answer["items_available"] == len(answer["items"]) == number
+
+
+@pytest.mark.parametrize(
+    ("filter", "message"),
+    [
+        (["is_trashed", "=", "maybe"], "Invalid operand 'maybe' for boolean attribute 'is_trashed'"),
+        (["is_trashed", "<", "t"], "Invalid operator '<' for boolean attribute 'is_trashed'"),
+        (["version", "=", "one"], 'invalid input syntax for type integer: "one"'),
+        (["version", "=", True], "Invalid operand type 'TrueClass'"),
+        (["file_names", "=", "f"], "Invalid attribute 'file_names' in filter"),
+        (["(file_count < nosuch)", "=", True], "Invalid attribute in expression: 'nosuch'"),
+        (["(file_count < name)", "=", True], "Non-numeric attribute in expression: 'name'"),
+        (["(file_count < version)", "!=", True], "Invalid expression filter '(file_count < version)'"),
+        (["(file_count < version)", "=", 1.5], "Invalid expression filter '(file_count < version)'"),
+    ],
+)
+def test_bad_filter_of_collections(active: Http, filter: list[Any], message: str) -> None:
+    status, text = active.bad("GET", "collections", params=encoded({"filters": [filter]}))
+    assert status == 422
+    assert message in text
+
+
+def test_only_the_number(active: Http, spectator: Http, clean: Sandbox) -> None:
+    """With limit 0 and an exact count nothing but the number of what is readable is told."""
+    shared = active.file()["uuid"]
+    active.share(shared, spectator.uuid)
+    hidden = active.file()["uuid"]
+    trashed = active.file()["uuid"]
+    active.share(trashed, spectator.uuid)
+    active.good("DELETE", f"collections/{trashed}")
+    wanted = [["uuid", "in", [shared, hidden, trashed, "zzzzz-4zz18-nosuchcollectio"]]]
+    for http, number in ((active, 2), (spectator, 1)):
+        answer = http.list("collections", filters=wanted, limit=0, count="exact", select=["uuid"])
+        assert answer == {
+            "items": [],
+            "items_available": number,
+            "kind": "arvados#collectionList",
+            "limit": 0,
+            "offset": 0,
+        }
+
+
 def test_manifest_text_is_no_filter(active: Http) -> None:
     got, text = active.bad("GET", "collections", params=encoded({"filters": [["manifest_text", "like", "%"]]}))
     assert got == 422
@@ -240,6 +307,8 @@ def test_manifest_text_is_no_filter(active: Http) -> None:
 def test_lists_that_the_controller_answers_itself(active: Http, filter: object) -> None:
     answer = active.list("collections", filters=[filter], limit=7)
     assert answer == {"items": [], "items_available": 0, "kind": "arvados#collectionList", "limit": 0, "offset": 0}
+    answer = active.list("collections", filters=[filter], count="none")
+    assert answer == {"items": [], "kind": "arvados#collectionList", "limit": 0, "offset": 0}
 
 
 def test_paging_of_the_sdk(sandbox: Sandbox, active: Http, probes: list[Any]) -> None:

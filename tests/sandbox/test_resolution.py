@@ -110,7 +110,7 @@ def test_incompatible(images: Images) -> None:
 
 
 def test_states(images: Images) -> None:
-    assert request(images.http, "nosuch", state="Uncommitted")["container_uuid"] == ""
+    assert request(images.http, "nosuch", state="Uncommitted")["container_uuid"] is None
     status, text = images.http.bad("POST", "container_requests", body(""))
     assert status == 422
     assert "Container image can't be blank" in text

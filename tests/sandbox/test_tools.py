@@ -77,4 +77,4 @@ def test_resume(tool: Tool, data: Path, clean: Sandbox) -> None:
 
 
 def test_unknown_project(tool: Tool, data: Path) -> None:
-    tool("arv-put", "--project-uuid", "zzzzz-j7d0g-000000000000000", data, status=1)
+    tool("arv-put", "--project-uuid", "zzzzz-j7d0g-nosuchproject00", data, status=1)

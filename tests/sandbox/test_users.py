@@ -46,3 +46,30 @@ def test_administrator_in_another_home(admin: Http, active: Http, spectator: Htt
         assert (made["owner_uuid"], made["modified_by_user_uuid"]) == (active.uuid, admin.uuid)
         assert active.good("GET", f"{kind}/{made['uuid']}")["uuid"] == made["uuid"]
         assert spectator.bad("GET", f"{kind}/{made['uuid']}")[0] == 404
+
+
+def test_what_is_told_of_others(active: Http, spectator: Http, inactive: Http, admin: Http) -> None:
+    users = {user["uuid"]: user for user in active.list("users", limit=1000)["items"]}
+    other = users[spectator.uuid]
+    assert (other["username"], other["email"], other["is_active"]) == ("spectator", "spectator@sandbox.invalid", True)
+    hidden = ("created_at", "modified_at", "prefs", "etag", "full_name", "owner_uuid")
+    assert [other[name] for name in hidden] == [None, None, None, "", "", ""]
+    assert active.good("GET", f"users/{spectator.uuid}") == other
+    assert inactive.uuid not in users
+    assert active.bad("GET", f"users/{inactive.uuid}")[0] == 404
+    own = active.good("GET", f"users/{active.uuid}")
+    assert own == active.good("GET", "users/current")
+    assert own["full_name"] == "Active User"
+    assert admin.good("GET", f"users/{spectator.uuid}")["created_at"]
+
+
+def test_system_groups(active: Http, admin: Http, inactive: Http) -> None:
+    names = {
+        "zzzzz-j7d0g-000000000000000": "System group",
+        "zzzzz-j7d0g-fffffffffffffff": "All users",
+        "zzzzz-j7d0g-anonymouspublic": "Anonymous users",
+    }
+    for uuid, name in names.items():
+        for http in (active, admin):
+            group = http.good("GET", f"groups/{uuid}")
+            assert (group["name"], group["group_class"]) == (name, "role")
