@@ -180,7 +180,7 @@ class KeepService:
                 received += len(piece)
                 if received > MAXIMUM_SIZE:
                     raise _Refusal(413, "block size exceeds 64 MiB")
-                await self._bandwidth.use(len(piece))
+                await self._throttle(request, len(piece))
                 if gathered >= _BATCH:
                     if work:
                         await work
@@ -190,6 +190,16 @@ class KeepService:
             if work:
                 await work  # whoever gives up closes the file that it writes to
         await self._in_thread(incoming.add, batch)
+
+    async def _throttle(self, request: web.Request, size: int) -> None:
+        """Wait as the limit wants it, and take nothing off the network meanwhile."""
+        if request.transport is None or not (self._bandwidth.is_limited or self._cluster.settings.keep_paused):
+            return
+        request.transport.pause_reading()
+        try:
+            await self._bandwidth.use(size)
+        finally:
+            request.transport.resume_reading()
 
     async def _read(self, request: web.Request) -> bytes:
         """The next piece of a body: what is there, or little of it, so that a limited rate is an even one."""

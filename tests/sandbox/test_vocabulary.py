@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,9 +24,9 @@ def test_none(active: Http) -> None:
 
 
 @pytest.fixture
-def strict(clean: Sandbox) -> Iterator[Sandbox]:
+def strict(clean: Sandbox) -> Sandbox:
     clean.settings(vocabulary={"strict_tags": True, "tags": TAGS})
-    yield clean
+    return clean
 
 
 @pytest.mark.parametrize("kind", ["links", "collections"])
