@@ -11,6 +11,16 @@ UNIVERSAL_OF = "org.arvados.keepdocker.configuration"
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Which of several images that a source may have."""
+
+    name: str | None = None
+    """`repo:tag`, or what the user gave instead, to choose by where there are several."""
+    platform: Platform | None = None
+    """None for the usual one."""
+
+
+@dataclass(frozen=True)
 class Image:
     """One whole image, checked: its layers have the digests that its configuration says."""
 
@@ -23,6 +33,8 @@ class Image:
     """The configuration's `created`, an RFC 3339 time, if it has one."""
     names: tuple[str, ...] = ()
     """The `repo:tag` names that the source has for it, as docker shows them."""
+    tags: tuple[str, ...] = ()
+    """Tags that an OCI image layout has for it without a repository; no names, but they help to give one."""
     universal_of: bytes | None = None
     """If `config` says that it is a universal document, the configuration that it says it was made from, where the
     source has that: in the document's annotation, or beside it. It has the digest that the document says; whether the

@@ -78,3 +78,8 @@ class _Counter:
 
     def abandon(self) -> None:
         pass
+
+
+def sha256(data: bytes) -> str:
+    """`sha256:` and the hexadecimal digest of `data`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()

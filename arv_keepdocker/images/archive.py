@@ -1,0 +1,162 @@
+"""One image out of an archive: which one is meant, and whether it is whole."""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import ArchiveError, quoted
+from ..platforms import USUAL, Platform
+from ..reference import familiar
+from . import configuration, entries
+from .configuration import WHAT, Configuration
+from .entries import Entry
+from .image import Image, Wanted
+from .layers import Layer, LayerSink, sha256
+from .members import File, Members
+from .tar import Readable, scan
+from .tar_headers import begins_a_tar
+
+_NAMED_BY_DIGEST = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
+_SHOWN = 5
+
+
+def read(stream: Readable, sink: LayerSink, wanted: Wanted, file: str = "FILE") -> Image:
+    """The image of the archive that is wanted; its layers go to the sink while the archive is read, to its end.
+
+    `file` is what the archive is called in a command that the user is told. Raises ArchiveError when there is no such
+    image, or several and nothing to choose by, or it is not whole, or no engine would load it. What `stream.read` and
+    the sink raise comes through.
+    """
+    return find(scan(stream, sink, file), sink, wanted)
+
+
+def find(members: Members, sink: LayerSink, wanted: Wanted) -> Image:
+    """The image that is wanted of an archive that has been read. Raises ArchiveError as `read` does."""
+    return _whole(members, sink, _Choice(members).one(wanted))
+
+
+class _Choice:
+    """Chooses one of the images of an archive."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._entries = entries.of_archive(members)
+        self._platform = functools.cache(self._read_platform)  # the names of all images may be wanted twice
+
+    def one(self, wanted: Wanted) -> Entry:
+        """The entry of the image that is wanted. Raises ArchiveError."""
+        found = self._entries
+        if wanted.platform is not None and not self._for(found, wanted.platform):
+            # manifest.json has the engine's own platform, the index may have others.
+            found = entries.of_index(self._members) if self._members.find(entries.INDEX) is not None else found
+        if len(found) > 1 and wanted.name is not None:
+            found = _called(found, wanted.name) or found
+        of_platform = self._for(found, wanted.platform) if wanted.platform is not None else self._usual(found)
+        if len(of_platform) == 1:
+            return of_platform[0]
+        raise self._problem(of_platform or found, wanted.platform if not of_platform else None)
+
+    def _for(self, found: Sequence[Entry], platform: Platform) -> list[Entry]:
+        return [entry for entry in found if self._platform(entry.config).matches(platform)]
+
+    def _usual(self, found: Sequence[Entry]) -> Sequence[Entry]:
+        """Of several that are called the same and so are one image's, those for this machine's platform."""
+        if len(found) > 1 and _are_one_image(found):
+            return self._for(found, USUAL) or found
+        return found
+
+    def _problem(self, found: Sequence[Entry], missing: Platform | None) -> ArchiveError:
+        platforms = ", ".join(dict.fromkeys(str(self._platform(entry.config)) for entry in found[:_SHOWN]))
+        if missing is not None and found:
+            return ArchiveError(f"the archive holds no image for {missing}, but for {platforms}")
+        if not found:
+            return ArchiveError("the archive holds no image")
+        if _are_one_image(found) and len({self._platform(entry.config) for entry in found}) == len(found):
+            name = found[0].names[0] if found[0].names else "one image"
+            return ArchiveError(
+                f"the archive holds {name} for {len(found)} platforms: {platforms}", "Choose one with --platform."
+            )
+        more = ", ..." if len(found) > _SHOWN else ""
+        shown = ", ".join(map(_shown, found[:_SHOWN]))
+        return ArchiveError(f"the archive holds {len(found)} images: {shown}{more}", "Name one of them as IMAGE.")
+
+    def _read_platform(self, config: str) -> Platform:
+        data = entries.document(self._members, config, WHAT)
+        return configuration.platform(configuration.parse(data))
+
+
+def _called(found: Sequence[Entry], name: str) -> list[Entry]:
+    """The entries of that name; where there are none, those that only have a tag, if it is this one."""
+    called = [entry for entry in found if familiar(name) in map(familiar, entry.names)]
+    tag = name.rpartition(":")[2]
+    return called or [entry for entry in found if tag in entry.tags]
+
+
+def _are_one_image(found: Sequence[Entry]) -> bool:
+    return len({(entry.names, entry.tags) for entry in found}) == 1
+
+
+def _shown(entry: Entry) -> str:
+    return " ".join([*entry.names, *entry.tags][:_SHOWN]) or quoted(entry.config)
+
+
+def _whole(members: Members, sink: LayerSink, entry: Entry) -> Image:
+    data = entries.document(members, entry.config, WHAT)
+    image = Image(data, (), USUAL)
+    named = _NAMED_BY_DIGEST.fullmatch(entry.config)
+    if named and image.id != f"sha256:{named[1]}":
+        raise ArchiveError(f"{WHAT} {quoted(entry.config)} is damaged: its digest is {image.id}")
+    found = configuration.read(data)
+    if len(found.diff_ids) != len(entry.layers):
+        raise ArchiveError(f"{WHAT} has {len(found.diff_ids)} layers, the archive names {len(entry.layers)}")
+    layers = tuple(_layer(members, sink, *pair) for pair in zip(entry.layers, found.diff_ids, strict=True))
+    warnings = list(found.warnings)
+    if any(layer.compression is not None for layer in layers):
+        warnings.append(
+            "the image has layers compressed with zstd, which Docker 20.10 cannot load, and there is no decoder here "
+            "to unpack them: they are stored as they are, and their content is not checked"
+        )
+    return replace(
+        image,
+        layers=layers,
+        platform=found.platform,
+        created=found.created,
+        names=entry.names,
+        tags=entry.tags,
+        universal_of=_universal_of(members, found),
+        digests=entry.digests,
+        warnings=tuple(warnings),
+    )
+
+
+def _universal_of(members: Members, found: Configuration) -> bytes | None:
+    """The configuration that a universal document was made from: in it, or in the archive."""
+    original = configuration.original(found.document)
+    if original is None:
+        return None
+    digest, carried = original
+    beside = members.find("blobs/" + digest.replace(":", "/"))
+    candidates = [carried, beside.document if beside is not None else None]
+    return next((data for data in candidates if data is not None and sha256(data) == digest), None)
+
+
+def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
+    file = members.find(name)
+    if file is None:
+        raise ArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
+    layer = file.layer if file.layer is not None else _fed(file, name, sink)
+    if file.kept is not None:
+        return replace(layer, diff_id=diff_id, digest=layer.diff_id, compression=file.kept)
+    if layer.diff_id != diff_id:
+        raise ArchiveError(f"layer {quoted(name)} of the archive is damaged: it is not the configuration's {diff_id}")
+    return layer
+
+
+def _fed(file: File, name: str, sink: LayerSink) -> Layer:
+    """A layer that was kept for a document; one without a byte is an empty tar to Go."""
+    if file.document is None or not (begins_a_tar(file.document) or file.size == 0):
+        raise ArchiveError(f"layer {quoted(name)} of the archive cannot be read: {file.problem or 'it is no tar'}")
+    writer = sink.begin()
+    writer.write(file.document)
+    return writer.finish()

@@ -1,0 +1,206 @@
+"""What Docker demands of an image's configuration before it loads the image.
+
+The types are those of Docker's own structures (image.Image, container.Config), which read JSON with Go's encoding/json;
+null is fine for each. See https://github.com/moby/docker-image-spec. Images that no classic image store takes are
+refused; of what some engines do not take there is a warning.
+"""
+
+import calendar
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from ..errors import ArchiveError, quoted
+from ..platforms import Platform
+from . import json
+from .image import UNIVERSAL_OF
+from .json import Object
+
+WHAT = "the image's configuration"
+CLASSIC_LAYERS = 125
+"""More layers than this no classic image store of Docker's takes; containerd's and podman do."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|[+-](\d\d):(\d\d))", re.ASCII)
+_PLATFORM_PART = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+Check = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What of a configuration is used."""
+
+    document: Object
+    diff_ids: tuple[str, ...]
+    created: str | None
+    platform: Platform
+    warnings: tuple[str, ...]
+
+
+def read(data: bytes) -> Configuration:
+    """Read the configuration. Raises ArchiveError, which says why, for one that no classic image store takes."""
+    document = parse(data)
+    _check_types(document, _IMAGE, "")
+    rootfs = document.get("rootfs")
+    if rootfs is None:
+        raise ArchiveError(f"{WHAT} has no rootfs, which says what its layers are")
+    diff_ids = tuple(rootfs.get("diff_ids") or ())
+    if not all(_DIGEST.fullmatch(diff_id or "") for diff_id in diff_ids):
+        raise ArchiveError(f"{WHAT} has no list of layer digests (rootfs.diff_ids)")
+    history = [step for step in document.get("history") or () if step is None or not step.get("empty_layer")]
+    if len(history) > len(diff_ids):
+        raise ArchiveError(
+            f"{WHAT} has {len(history)} steps in its history that made a layer, and {len(diff_ids)} layers"
+        )
+    warnings = _warnings(document, len(diff_ids))
+    return Configuration(document, diff_ids, document.get("created"), platform(document), warnings)
+
+
+def parse(data: bytes) -> Object:
+    """The configuration's document, not checked. Raises ArchiveError for what is none."""
+    return json.parse_object(data, WHAT)
+
+
+def platform(document: Object) -> Platform:
+    """What the image runs on; a part that cannot be is taken for none."""
+    parts = (str(document.get(key) or "") for key in ("os", "architecture", "variant"))
+    return Platform(*(part if _PLATFORM_PART.fullmatch(part) else "" for part in parts))
+
+
+def original(document: Object) -> tuple[str, bytes | None] | None:
+    """If the configuration says that it is an image manifest, too (the universal form): the digest of the configuration
+    that it was made from, and that configuration, if it has it itself."""
+    settings, layers = document.get("config"), document.get("layers")
+    digest = settings.get("digest") if isinstance(settings, Object) else None
+    if not isinstance(layers, list) or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        return None
+    annotations = document.get("annotations")
+    encoded = annotations.entry(UNIVERSAL_OF) if isinstance(annotations, Object) else None
+    try:
+        return digest, b64decode(encoded, validate=True) if isinstance(encoded, str) else None
+    except ValueError:
+        return digest, None
+
+
+def is_time(value: object) -> TypeGuard[str]:
+    """Whether it is a time as RFC 3339 has it and Go takes it."""
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return False
+    year, month, day, hour, minute, second, zone_hour, zone_minute = (int(part or 0) for part in found.groups())
+    if not 1 <= month <= 12 or not 1 <= day <= calendar.monthrange(year or 2000, month)[1]:
+        return False
+    return max(hour, zone_hour) < 24 and max(minute, zone_minute, second) < 60
+
+
+def _warnings(document: Object, layers: int) -> tuple[str, ...]:
+    warnings = []
+    if layers > CLASSIC_LAYERS:
+        warnings.append(
+            f"the image has {layers} layers; Docker's classic image store takes {CLASSIC_LAYERS}, "
+            "so it can only be run where containerd's image store or podman is"
+        )
+    settings = document.get("config")
+    for key in ("Cmd", "Entrypoint", "Shell"):
+        if isinstance(settings, Object) and isinstance(settings.get(key), str):
+            warnings.append(f"the image has a {key} that is a string and not a list, which Docker 29 does not take")
+    return tuple(warnings)
+
+
+def _check_types(value: Object, fields: Mapping[str, "_Type"], path: str) -> None:
+    for key, wanted in fields.items():
+        found = value.get(key)
+        if found is None:
+            continue
+        if isinstance(wanted, dict):
+            _check_inner(found, wanted, path + key)
+        elif not wanted.check(found):
+            raise ArchiveError(f"{WHAT} has {path + key} {quoted(_shown(found))}, which is not {wanted.what}")
+
+
+def _check_inner(found: Any, fields: dict[str, "_Type"], path: str) -> None:
+    inner = fields.get("[]")
+    if isinstance(inner, dict):
+        if not isinstance(found, list):
+            raise ArchiveError(f"{WHAT} has {path} {quoted(_shown(found))}, which is not a list")
+        for item in found:
+            if item is not None:
+                _check_inner(item, inner, f"{path}[]")
+    elif not isinstance(found, Object):
+        raise ArchiveError(f"{WHAT} has {path} {quoted(_shown(found))}, which is not an object")
+    else:
+        _check_types(found, fields, f"{path}.")
+
+
+def _shown(value: Any) -> str:
+    return str(value.plain() if isinstance(value, Object) else value)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    what: str
+    check: Check
+
+
+_Type = _Checked | dict[str, Any]
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -1 << 63 <= value < 1 << 63
+
+
+def _all_are(check: Check) -> Check:
+    return lambda value: isinstance(value, list) and all(item is None or check(item) for item in value)
+
+
+def _maps_to(check: Check) -> Check:
+    return lambda value: isinstance(value, Object) and all(item is None or check(item) for _, item in value)
+
+
+_STRING = _Checked("a string", _is_string)
+_STRINGS = _Checked("a list of strings", _all_are(_is_string))
+_COMMAND = _Checked("a list of strings", lambda value: _is_string(value) or _STRINGS.check(value))
+"""Docker up to 28 takes a string, too."""
+_BOOLEAN = _Checked("true or false", lambda value: isinstance(value, bool))
+_INTEGER = _Checked("a whole number", _is_integer)
+_STRING_MAP = _Checked("an object of strings", _maps_to(_is_string))
+_SET = _Checked("an object of empty objects", _maps_to(lambda value: isinstance(value, Object)))
+_TIME_OF = _Checked("a time as in 2024-01-02T03:04:05Z (RFC 3339)", is_time)
+
+_HEALTHCHECK: dict[str, _Type] = {
+    "Test": _STRINGS,
+    **dict.fromkeys(("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries"), _INTEGER),
+}
+_SETTINGS: dict[str, _Type] = {
+    **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir", "StopSignal"), _STRING),
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), _BOOLEAN),
+    **dict.fromkeys(("ArgsEscaped", "NetworkDisabled"), _BOOLEAN),
+    **dict.fromkeys(("Env", "OnBuild"), _STRINGS),
+    **dict.fromkeys(("Cmd", "Entrypoint", "Shell"), _COMMAND),
+    **dict.fromkeys(("ExposedPorts", "Volumes"), _SET),
+    "Labels": _STRING_MAP,
+    "StopTimeout": _INTEGER,
+    "Healthcheck": _HEALTHCHECK,
+}
+_IMAGE: dict[str, _Type] = {
+    **dict.fromkeys(("id", "parent", "comment", "container", "docker_version", "author"), _STRING),
+    **dict.fromkeys(("architecture", "variant", "os", "os.version"), _STRING),
+    "os.features": _STRINGS,
+    "size": _INTEGER,
+    "created": _TIME_OF,
+    "config": _SETTINGS,
+    "rootfs": {"type": _STRING, "diff_ids": _STRINGS},
+    "history": {
+        "[]": {
+            "created": _TIME_OF,
+            **dict.fromkeys(("author", "created_by", "comment"), _STRING),
+            "empty_layer": _BOOLEAN,
+        }
+    },
+}

@@ -1,0 +1,117 @@
+"""JSON as Go reads it, in which engines are written (encoding/json).
+
+The keys of an object are those of a structure in any case, white space may be around a document, and bytes that are no
+UTF-8 stand for U+FFFD. An object that has a key twice, or once in another case, is refused where that key is used:
+readers differ on which one holds. Documents may come from anyone, so their size and depth are bounded.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from ..errors import ArchiveError, quoted
+
+DOCUMENT_LIMIT = 4 << 20
+"""Bytes. Real configurations have a few kilobytes, and registries need not take manifests of more (OCI distribution
+specification)."""
+_VALUES_LIMIT = 300_000
+"""How many values a document may have: each may take a hundred times its size in memory."""
+_DEPTH_LIMIT = 200
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)")
+_LONE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+class Object:
+    """A JSON object: its keys and values, in order."""
+
+    __slots__ = ("_folded", "_pairs")
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        self._pairs = pairs
+        self._folded: dict[str, list[Any]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(self._pairs)
+
+    def get(self, key: str) -> Any:
+        """The value of a structure's key, which may be in any case; None if there is none.
+
+        Raises ArchiveError if there are several.
+        """
+        if self._folded is None:
+            self._folded = {}
+            for other, value in self._pairs:
+                self._folded.setdefault(_fold(other), []).append(value)
+        return _one(key, self._folded.get(_fold(key), []))
+
+    def entry(self, key: str) -> Any:
+        """The value of a map's key (a label, an annotation), whose case matters; otherwise as `get`."""
+        return _one(key, [value for other, value in self._pairs if other == key])
+
+    def plain(self) -> dict[str, Any]:
+        """As Python has it, all that is in it, too; of equal keys the last."""
+        return {key: _plain(value) for key, value in self._pairs}
+
+
+def parse(data: bytes, what: str) -> Any:
+    """The document's value: None, a bool, int, float, str, list or Object. `what` begins the messages.
+
+    Raises ArchiveError for what is no JSON, or more than any image has.
+    """
+    if len(data) > DOCUMENT_LIMIT:
+        raise ArchiveError(f"{what} is not a JSON document of at most {DOCUMENT_LIMIT >> 20} MiB")
+    _check_weight(data, what)
+    text = data.decode("utf-8", "replace")
+    if _LONE.search(text):
+        text = _ESCAPE.sub(_paired, text)
+    try:
+        return json.loads(text, object_pairs_hook=Object, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"{what} is not JSON: {error}") from error
+
+
+def parse_object(data: bytes, what: str) -> Object:
+    """The document's value, which is an object; else as `parse`."""
+    value = parse(data, what)
+    if not isinstance(value, Object):
+        raise ArchiveError(f"{what} is not a JSON object")
+    return value
+
+
+def _check_weight(data: bytes, what: str) -> None:
+    bare = _STRING.sub(b"", data)
+    if bare.count(b",") + bare.count(b"[") + bare.count(b"{") > _VALUES_LIMIT:
+        raise ArchiveError(f"{what} has more than {_VALUES_LIMIT} values")
+    depth = 0
+    for byte in re.findall(rb"[\[{]+|[\]}]+", bare):
+        depth += len(byte) if byte[:1] in b"[{" else -len(byte)
+        if depth > _DEPTH_LIMIT:
+            raise ArchiveError(f"{what} is not JSON that engines take: it is more than {_DEPTH_LIMIT} deep")
+
+
+def _paired(escape: re.Match[str]) -> str:
+    """The escape, or what Go takes half a surrogate pair for."""
+    return r"\ufffd" if len(escape[0]) == 6 and _LONE.fullmatch(escape[0]) else escape[0]
+
+
+def _one(key: str, values: list[Any]) -> Any:
+    if len(values) > 1:
+        raise ArchiveError(f"a JSON object has the key {quoted(key)} twice, of which readers take one or the other")
+    return values[0] if values else None
+
+
+def _fold(key: str) -> str:
+    """As Go compares keys: besides upper and lower case there are a long s and a Kelvin sign."""
+    return key.replace("\u017f", "s").lower()
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Object):
+        return value.plain()
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,50 @@
+"""The names that archives have for images, as docker shows them."""
+
+import re
+
+from .. import reference
+from ..errors import ArchiveError, UsageError, quoted
+
+_HUB = ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/")
+_LIMIT = 512
+"""Characters; docker allows 255 for the repository and 128 for the tag."""
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_PLACEHOLDERS = {"i-was-a-digest"}
+"""Tags that stand for none: crane's."""
+
+
+def shown(name: str) -> str:
+    """The short form in which docker shows a name: without what it adds itself to names of Docker Hub."""
+    prefix = next((prefix for prefix in _HUB if name.startswith(prefix)), "")
+    return name[len(prefix) :]
+
+
+def of_repo_tag(name: str) -> str | None:
+    """What docker shows for a RepoTag; None for one that is no name: without a tag, with a digest, a placeholder.
+
+    Raises ArchiveError for what docker rejects.
+    """
+    try:
+        found = reference.parse(shown(name)) if len(name) < _LIMIT else None
+    except UsageError as error:
+        raise ArchiveError(f"the archive gives its image a name that docker rejects: {error}") from error
+    if found is None or found.repository is None:
+        raise ArchiveError(f"the archive gives its image a name that is none: {quoted(name)}")
+    if found.digest is not None or found.tag in _PLACEHOLDERS or not name.endswith(f":{found.tag}"):
+        return None
+    return found.name
+
+
+def of_annotation(text: object) -> str | None:
+    """The name in an annotation, which may be anything."""
+    if not isinstance(text, str) or ":" not in text:
+        return None
+    try:
+        return of_repo_tag(text)
+    except ArchiveError:
+        return None
+
+
+def bare_tag(text: object) -> str | None:
+    """The tag in an annotation that is meant for a tag alone."""
+    return text if isinstance(text, str) and _TAG.fullmatch(text) and text not in _PLACEHOLDERS else None

@@ -1,0 +1,181 @@
+"""An archive of an image, read once from its first byte to its last.
+
+Nothing is ever unpacked to files. Members that may be layers go to a layer sink, uncompressed, while they are read;
+which of them are is told by documents that may come last. Small JSON documents are kept, of all else only digests.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..errors import ArchiveError, quoted
+from . import candidates
+from .compression import Allowance, Unpacker, can_unpack, detect
+from .layers import LayerSink
+from .members import File, Members
+from .tar_headers import BLOCK, HeaderError, Headers, Kind, Member, begins_a_tar
+
+_CHUNK = 1 << 20
+_RECORD_LIMIT = 16 << 20
+"""Bytes of zeros at the end; tar fills up to 10 KiB, or what it has been told to write at once."""
+_MEMBERS_LIMIT = 200_000
+_BLOB = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.tar)?")
+_UNPACK = "zstd -dc {} | arv-keepdocker --from-archive - ..."
+
+
+class Readable(Protocol):
+    """The part of a binary file that is used here: it is only read, forwards."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def scan(stream: Readable, sink: LayerSink, name: str = "FILE") -> Members:
+    """Read the archive to its end, and feed what may be layers to the sink.
+
+    It may be compressed. `name` is what it is called in a command that the user is told. Raises ArchiveError when it is
+    no tar, cut short or damaged, or has members that no engine writes. What `stream.read` and the sink raise comes
+    through.
+    """
+    source = _Source(stream, name)
+    members = Members()
+    try:
+        _read_members(source, members, sink)
+        _read_end(source)
+    except (HeaderError, EOFError) as error:
+        if source.size == 0 and isinstance(error, EOFError):
+            raise ArchiveError("the archive is empty") from error
+        if source.size <= BLOCK and not begins_a_tar(source.first):
+            raise ArchiveError(f"this is no tar, but {candidates.what_begins(source.first)}") from error
+        raise ArchiveError(f"the archive is cut short or damaged near byte {source.size}: {error}") from error
+    members.check()
+    return members
+
+
+class _Source:
+    """The bytes of the tar, counted; unpacked where they are compressed."""
+
+    def __init__(self, stream: Readable, name: str) -> None:
+        self.allowance = Allowance()
+        self.size = 0
+        self.first = b""
+        """The first block, or what there is of it."""
+        self._stream = stream
+        self._start = b""
+        while len(self._start) < BLOCK and (data := stream.read(BLOCK - len(self._start))):
+            self._start += data
+        self.allowance.read(len(self._start))
+        self._unread = self._start
+        compression = detect(self._start)
+        self._unpacked = self._unpack(compression, name) if compression is not None else None
+
+    def read(self, size: int) -> bytes:
+        """At least one byte and at most `size`; raises EOFError when there are no more."""
+        data = self._unread[:size]
+        if data:
+            self._unread = self._unread[size:]
+        else:
+            data = self._next(size)
+        if self.size < BLOCK:
+            self.first += data[: BLOCK - self.size]
+        self.size += len(data)
+        return data
+
+    def exactly(self, size: int) -> bytes:
+        chunks: list[bytes] = []
+        while size:
+            chunks.append(self.read(size))
+            size -= len(chunks[-1])
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _next(self, size: int) -> bytes:
+        if self._unpacked is None:
+            data = self._read_raw(size)
+        else:
+            data = next(self._unpacked, b"")
+            data, self._unread = data[:size], data[size:]
+        if not data:
+            raise EOFError("it ends here")
+        return data
+
+    def _read_raw(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self.allowance.read(len(data))
+        return data
+
+    def _unpack(self, compression: str, name: str) -> Iterator[bytes]:
+        if not can_unpack(compression):
+            raise ArchiveError(
+                f"the archive is compressed with {compression}, and there is no decoder for it here",
+                f"Unpack it on the way: {_UNPACK.format(name)}",
+            )
+        unpacker = Unpacker(compression, self.allowance)
+        data, self._unread = self._unread, b""
+        return self._pieces(unpacker, data)
+
+    def _pieces(self, unpacker: Unpacker, data: bytes) -> Iterator[bytes]:
+        while data:
+            yield from unpacker.feed(data)
+            data = self._read_raw(_CHUNK)
+        unpacker.finish()
+
+
+def _read_members(source: _Source, members: Members, sink: LayerSink) -> None:
+    headers = Headers(source.exactly)
+    count = 0
+    while (member := headers.next()) is not None:
+        count += 1
+        if count > _MEMBERS_LIMIT:
+            raise members.not_an_image() or ArchiveError(f"the archive has more than {_MEMBERS_LIMIT} members")
+        if member.kind is Kind.FILE:
+            members.add_file(member.name, _read_file(source, member, sink))
+            continue
+        if member.kind is Kind.OTHER:
+            members.problem(f"member {quoted(member.name)} of the archive is neither a file, a directory nor a link")
+            _skip(source, member.size)
+        else:
+            members.add(member)
+
+
+def _skip(source: _Source, size: int) -> None:
+    left = size + -size % BLOCK
+    while left:
+        left -= len(source.read(min(_CHUNK, left)))
+
+
+def _read_end(source: _Source) -> None:
+    """Two blocks of zeros end a tar (POSIX.1, pax interchange format), one of which has been read; without them it has
+    been cut short. What follows are zeros that fill the last record."""
+    zeros = source.exactly(BLOCK)
+    limit = source.size + _RECORD_LIMIT
+    while not zeros.strip(b"\0"):
+        if source.size > limit:
+            raise ArchiveError(f"the archive has more than {_RECORD_LIMIT >> 20} MiB of nothing at its end")
+        try:
+            zeros = source.read(_CHUNK)
+        except EOFError:
+            return
+    raise HeaderError("there is something after the end")
+
+
+def _read_file(source: _Source, member: Member, sink: LayerSink) -> File:
+    named = _BLOB.fullmatch(posixpath.normpath(member.name))
+    known = sink.has(f"sha256:{named[1]}") if named is not None else None
+    if known is not None:
+        _skip(source, member.size)
+        return File(member.size, known.diff_id.removeprefix("sha256:"), layer=known)
+    left = member.size
+    start = source.exactly(min(BLOCK, left))
+    content = candidates.begin(start, member.size, source.allowance, sink)
+    try:
+        content.update(start)
+        left -= len(start)
+        while left:
+            data = source.read(min(_CHUNK, left))
+            content.update(data)
+            left -= len(data)
+        source.exactly(-member.size % BLOCK)
+        return content.file(member.size)
+    except BaseException:
+        content.close()
+        raise

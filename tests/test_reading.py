@@ -1,0 +1,157 @@
+"""Archives are read as tolerantly as docker reads them, and must have what docker demands."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arv_keepdocker.errors import ArchiveError
+from arv_keepdocker.images import archive, compression
+from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.layers import Layer, LayerWriter
+from tests import odd
+from tests.odd import ODD
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FACTS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "fixtures.json").read_text())
+WHOLE = sorted(name for name, facts in FACTS.items() if facts.get("complete"))
+
+
+ANY = Wanted()
+
+
+class Sink:
+    """Keeps what it is given, and sees that every layer that is begun is finished or abandoned."""
+
+    def __init__(self, *there: Layer) -> None:
+        self.layers: dict[str, bytes] = {}
+        self.open = 0
+        self.there = {layer.diff_id: layer for layer in there}
+
+    def has(self, diff_id: str) -> Layer | None:
+        return self.there.get(diff_id)
+
+    def begin(self) -> LayerWriter:
+        self.open += 1
+        return _Writer(self)
+
+
+class _Writer:
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._data: list[bytes] = []
+        self._ended = False
+
+    def write(self, data: bytes) -> None:
+        assert data
+        assert not self._ended
+        self._data.append(data)
+
+    def finish(self) -> Layer:
+        assert not self._ended
+        self.abandon()
+        data = b"".join(self._data)
+        layer = Layer(f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
+        self._sink.layers[layer.diff_id] = data
+        return layer
+
+    def abandon(self) -> None:
+        self._sink.open -= not self._ended
+        self._ended = True
+
+
+def read(data: bytes, wanted: Wanted = ANY, sink: Sink | None = None) -> Image:
+    sink = Sink() if sink is None else sink
+    try:
+        return archive.read(io.BytesIO(data), sink, wanted)
+    finally:
+        assert sink.open == 0
+
+
+def refused(data: bytes, wanted: Wanted = ANY) -> ArchiveError:
+    with pytest.raises(ArchiveError) as error:
+        read(data, wanted)
+    assert error.value.exit_status == 5
+    assert str(error.value).isprintable()
+    return error.value
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_engines_archive_reads_right(name: str) -> None:
+    facts = FACTS[name]
+    sink = Sink()
+    with (FIXTURES / "archives" / name).open("rb") as file:
+        found = archive.read(file, sink, Wanted())
+    assert found.id == facts["config_digest"]
+    assert found.created == facts["created"]
+    assert [layer.diff_id for layer in found.layers] == facts["diff_ids"]
+    for layer in found.layers:
+        assert len(sink.layers[layer.diff_id]) == layer.size
+    assert str(found.platform) == facts["platform"]
+    assert list(found.names) == (facts["repo_tags"] or [])
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_archives(name: str) -> None:
+    made = ODD[name]
+    if made.refused is not None:
+        assert made.refused in str(refused(made.data))
+        return
+    sink = Sink()
+    found = read(made.data, sink=sink)
+    assert found.names == made.names
+    assert [sink.layers[layer.diff_id] for layer in found.layers] == list(made.layers)
+    assert made.warning in " ".join(found.warnings) if made.warning is not None else not found.warnings
+
+
+def test_a_layer_in_zstd() -> None:
+    compressed = odd.zstd(odd.FIRST)
+    sink = Sink()
+    found = read(odd.archive(members=[("a.tar.gz", compressed)]), sink=sink)
+    (layer,) = found.layers
+    assert layer.diff_id == f"sha256:{odd.sha256(odd.FIRST)}"
+    if compression.can_unpack("zstd"):
+        assert layer.compression is None
+        assert sink.layers[layer.diff_id] == odd.FIRST
+        assert not found.warnings
+    else:
+        assert layer.compression == "zstd"
+        assert sink.layers[layer.stored_digest] == compressed
+        assert "zstd" in found.warnings[0]
+
+
+def test_an_archive_in_zstd() -> None:
+    whole = odd.zstd(odd.archive())
+    if compression.can_unpack("zstd"):
+        assert read(whole).names == ("fail/image:1",)
+    else:
+        assert "zstd -dc FILE | arv-keepdocker --from-archive -" in (refused(whole).hint or "")
+
+
+def test_a_bare_tag_chooses() -> None:
+    images = [odd.blobs(conf={"author": tag}) for tag in "ab"]
+    named = [
+        odd.descriptor(image.manifest, odd.MANIFEST, annotations={odd.REF_NAME: tag})
+        for image, tag in zip(images, "ab", strict=True)
+    ]
+    data = odd.layout(named, *images[0].blobs, *images[1].blobs)
+    for image, tag in zip(images, "ab", strict=True):
+        found = read(data, Wanted(f"fail/thing:{tag}"))
+        assert found.config == image.config
+        assert (found.names, found.tags) == ((), (tag,))
+    assert "2 images: a, b" in str(refused(data))
+    assert "2 images: a, b" in str(refused(data, Wanted("fail/thing:c")))
+
+
+def test_what_the_sink_has_is_not_read_again() -> None:
+    there = Layer(f"sha256:{odd.sha256(odd.FIRST)}", len(odd.FIRST))
+    sink = Sink(there)
+    image = odd.blobs([odd.FIRST, odd.SECOND], compress=bytes)
+    data = odd.layout([odd.descriptor(image.manifest, odd.MANIFEST)], *image.blobs)
+    assert read(data, sink=sink).layers[0] == there
+    assert list(sink.layers.values()) == [odd.SECOND]
