@@ -37,8 +37,8 @@ _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
-_WOULD_SEND = 2
-"""The exit status of a dry run that would have sent something, as arv-put's."""
+_WOULD_WRITE = 7
+"""The exit status of a dry run that would have written something."""
 _LINES = 1000
 """Lines of a listing that are written at a time."""
 
@@ -46,11 +46,12 @@ _EXIT_STATUS = """\
 exit status:
   0    done
   1    a failure that is none of the following
-  2    wrong usage, or a dry run that would have sent something
+  2    wrong usage
   3    the image is neither in the container engine nor in Arvados
   4    the container engine is missing, unreachable, or failed
   5    the saved image is broken, or of a format that the cluster refuses
   6    Arvados or Keep could not be asked, refused, or failed
+  7    a dry run that would have written something to Arvados
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
 """
@@ -249,7 +250,9 @@ def option_parser() -> argparse.ArgumentParser:
         f"docker's containerd image store, unless ${_UNIVERSAL} says otherwise)",
     )
     add(
-        "--dry-run", action="store_true", help="only tell what would be sent; exit status 2 if that is anything, else 0"
+        "--dry-run",
+        action="store_true",
+        help="only tell what would be written to Arvados; exit status 7 if that is anything, else 0",
     )
     add(
         "--threads",
@@ -342,14 +345,14 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
         ),
         Tools(
             Engine(options.engine or os.environ.get(_ENGINE), display.waiting),
-            Catalog(_cluster(options, api), read_only=options.dry_run),
+            Catalog(_cluster(options, api)),
             Cache(os.environ),
             display,
         ),
     )
     if not options.dry_run:
         return _Result([f"{outcome.collection}\n"])
-    return _Result([_preview(outcome)], _WOULD_SEND if outcome.sent else 0)
+    return _Result([_preview(outcome)], _WOULD_WRITE if outcome.plan.steps else 0)
 
 
 def _preview(outcome: Outcome) -> str:
@@ -359,6 +362,7 @@ def _preview(outcome: Outcome) -> str:
     lines += [
         f"layer {layer.diff_id}: {layer.size} bytes, {'new' if layer.new else 'known'}" for layer in outcome.layers
     ]
+    lines += [f"would make {escaped(step)}" for step in outcome.plan.steps]
     return "\n".join([*lines, f"{outcome.sent} bytes would be sent"]) + "\n"
 
 

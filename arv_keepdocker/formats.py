@@ -1,13 +1,12 @@
 """The forms in which images are listed: for people, and for programs."""
 
-import contextlib
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .display import escaped
-from .links import ENGINE_ID, parse_time
+from .links import ENGINE_ID, in_utc, parse_time, utc
 from .listing import StoredImage, split_name
 from .reference import Reference, split_recorded
 
@@ -40,7 +39,7 @@ def _table(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator
     for image in images:
         repository, tag = _NO_NAME if image.name is None else split_name(escaped(image.name))
         image_id = escaped(image.image_id or "<unknown>")[:end]
-        yield _ROW.format(repository, tag, image_id, image.collection, image.created.strftime("%c"))
+        yield _ROW.format(repository, tag, image_id, image.collection, utc(image.created).strftime("%c"))
 
 
 def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
@@ -52,7 +51,7 @@ def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[
             *(_NO_NAME if image.name is None else split_name(image.name)),
             image_id.removeprefix("sha256:")[:end] if cut else image_id,
             image.collection,
-            _iso(image.created, "seconds"),
+            in_utc(image.created, "seconds"),
             _readable_size(image.size),
             owners.get(image.owner, image.owner),
         )
@@ -108,14 +107,7 @@ def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
 
 
 def _iso_or_none(time: datetime.datetime | None) -> str | None:
-    return None if time is None else _iso(time)
-
-
-def _iso(time: datetime.datetime, precision: str = "auto") -> str:
-    # In UTC, the first hours of the year 1 may be before all time.
-    with contextlib.suppress(OverflowError):
-        time = time.astimezone(datetime.timezone.utc)
-    return time.isoformat(timespec=precision).replace("+00:00", "Z")
+    return None if time is None else in_utc(time)
 
 
 def _readable_size(size: int) -> str:

@@ -1,5 +1,6 @@
 """The links that make a collection a container image."""
 
+import contextlib
 import datetime
 from typing import Any, NamedTuple
 
@@ -60,3 +61,15 @@ def parse_time(value: object) -> datetime.datetime | None:
     except ValueError:
         return None
     return time if time.tzinfo is not None else time.replace(tzinfo=datetime.timezone.utc)
+
+
+def utc(time: datetime.datetime) -> datetime.datetime:
+    """The same time in UTC, where the first and the last hours of all time may have no place."""
+    with contextlib.suppress(OverflowError):
+        return time.astimezone(datetime.timezone.utc)
+    return time
+
+
+def in_utc(time: datetime.datetime, precision: str = "auto") -> str:
+    """The time in ISO 8601, in UTC; `precision` as datetime.isoformat has it."""
+    return utc(time).isoformat(timespec=precision).replace("+00:00", "Z")

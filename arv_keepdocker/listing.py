@@ -103,6 +103,17 @@ def named(cluster: Cluster, name: str, project: str | None = None, fields: Seque
     return _ordered(survey.of_links(cluster, links, project, fields))
 
 
+def preferred(cluster: Cluster, name: str) -> str | None:
+    """What the link of this `repository:tag` points to that comes first, whether or not the user can read that.
+
+    With one request, which is enough where it is what is expected.
+    """
+    filters = [["link_class", "=", NAME_LINK], ["name", "=", name]]
+    links = [Link.of(record) for record in cluster.find("links", filters, FIELDS)]
+    images = _ordered(Survey(names=links, collections={link.collection: {} for link in links}))
+    return images[0].collection if images else None
+
+
 def by_id(
     cluster: Cluster, id_prefix: str, project: str | None = None, fields: Sequence[str] = _OWNER
 ) -> list[StoredImage]:

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from .cache import Cache
-from .catalog import NAME_LIMIT, Catalog, Entry
+from .catalog import Catalog
 from .display import Display, Style
 from .engine import Engine, EngineImage
-from .errors import ArchiveError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
+from .entry import NAME_LIMIT, Entry
+from .errors import ArchiveError, ArvadosError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
+from .links import in_utc
 from .listing import StoredImage
+from .plan import Made, Plan
 from .platforms import USUAL, Platform
 from .reference import Reference, familiar
 
@@ -69,14 +72,22 @@ class Tools:
 class Outcome:
     """What has become of an image, or would have."""
 
-    image_id: str
-    name: str | None
+    plan: Plan
+    """What was missing in Arvados, beside the blocks."""
     collection: str | None
     """UUID of the one that it is in; None where that would have been made."""
     sent: int = 0
     """Bytes, of a dry run those that would have been sent."""
     layers: Sequence["LayerState"] = ()
     """Of a dry run that would have sent something."""
+
+    @property
+    def image_id(self) -> str:
+        return self.plan.entry.image_id
+
+    @property
+    def name(self) -> str | None:
+        return self.plan.entry.name
 
 
 class Archive(Protocol):
@@ -111,6 +122,15 @@ def push(options: Options, tools: Tools) -> Outcome:
     """
     _check_name(options.reference.name if options.reference is not None else None)
     project = tools.catalog.project(options.project)
+    outcome = _push(project, options, tools)
+    if not options.dry_run and outcome.collection is not None:
+        if outcome.plan.made is not Made.STORED:
+            tools.display.note(outcome.plan.summary(tools.catalog.project_name(project)))
+        _warn_of_another(outcome.plan, outcome.collection, tools)
+    return outcome
+
+
+def _push(project: str, options: Options, tools: Tools) -> Outcome:
     if options.archive is not None:
         return _push_archive(options.archive, project, options, tools)
     found = _find(options, tools)
@@ -118,10 +138,10 @@ def push(options: Options, tools: Tools) -> Outcome:
         return _push_from_engine(found.in_engine, found.reference, project, options, tools)
     entry = Entry(project, found.image_id, found.reference.name, options.title)
     with _only_one_run(entry.image_id, options, tools):
-        stored = tools.catalog.adopt(entry, found.in_arvados)
-    if stored is None:
-        raise ImageNotFoundError(f"image {options.reference} was in Arvados just now and is gone")
-    return Outcome(entry.image_id, entry.name, stored)
+        plan = tools.catalog.adopt(entry, found.in_arvados)
+        if plan is None:
+            raise ImageNotFoundError(f"image {options.reference} was in Arvados just now and is gone")
+        return _carried_out(plan, options)
 
 
 def _push_from_engine(
@@ -154,9 +174,9 @@ def _stored_already(entry: Entry, options: Options, tools: Tools) -> Outcome | N
     # other form, the engine's Id may be one that compute nodes do not know the image by.
     candidates.append(replace(entry, engine_id=None, platform=None, universal=True))
     for candidate in candidates:
-        stored = catalog.adopt(candidate)
-        if stored is not None:
-            return Outcome(candidate.image_id, entry.name, stored)
+        plan = catalog.adopt(candidate)
+        if plan is not None:
+            return _carried_out(plan, options)
     return None
 
 
@@ -174,7 +194,7 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
         entry = entry.made_at(contents.image.created)
         _warn_of_layers(contents.image, tools)
         stored = None if was_certain else _there(entry, options, tools)
-        return stored or _made(archive, entry, options)
+        return stored or _made(archive, entry, options, tools)
 
 
 def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Outcome:
@@ -194,25 +214,48 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
             stored = _there(entry, options, tools)
             if stored is None:
                 _check_format(options, tools)
-            return stored or _made(archive, entry, options)
+            return stored or _made(archive, entry, options, tools)
 
 
 def _there(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
     """What Arvados has of an image whose id is certain."""
-    stored = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
-    return Outcome(entry.image_id, entry.name, stored) if stored is not None else None
+    plan = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
+    return _carried_out(plan, options) if plan is not None else None
 
 
-def _made(archive: Archive, entry: Entry, options: Options) -> Outcome:
+def _carried_out(plan: Plan, options: Options) -> Outcome:
+    return Outcome(plan, plan.source if options.dry_run else plan.carry_out())
+
+
+def _made(archive: Archive, entry: Entry, options: Options, tools: Tools) -> Outcome:
+    # What was universal already is found as such later, whatever was asked for now.
+    entry = replace(entry, universal=entry.universal or archive.contents.universal)
+    entry = entry.made_at(archive.contents.image.created)
+    plan = tools.catalog.new(entry)
     if not options.dry_run:
-        # What was universal already is found as such later, whatever was asked for now.
-        entry = replace(entry, universal=entry.universal or archive.contents.universal)
-        entry = entry.made_at(archive.contents.image.created)
-        return Outcome(entry.image_id, entry.name, archive.store(entry))
+        return Outcome(plan, archive.store(entry))
     from .upload import Streamed
 
     assert isinstance(archive, Streamed)
-    return Outcome(entry.image_id, entry.name, None, archive.sent, archive.layers)
+    return Outcome(plan, None, archive.sent, archive.layers)
+
+
+def _warn_of_another(plan: Plan, uuid: str, tools: Tools) -> None:
+    """A workflow gets what Arvados prefers, which need not be what was just stored."""
+    name, catalog = plan.entry.name, tools.catalog
+    try:
+        other = catalog.other_than(plan, uuid)
+        if other is None:
+            return
+        content = catalog.cluster.get("collections", uuid)["portable_data_hash"]
+    except ArvadosError as error:
+        tools.display.warning(f"could not find out which image a workflow gets that asks for {name}: {error}")
+        return
+    tools.display.warning(
+        f"a workflow that asks for {name} gets another image, {other.image_id} in {other.collection} "
+        f"(made {in_utc(other.created)}), which Arvados prefers; for this one, ask for {content}, or store it under "
+        "another tag"
+    )
 
 
 def _way(options: Options, tools: Tools) -> Way:

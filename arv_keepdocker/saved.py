@@ -8,10 +8,11 @@ from typing import IO
 
 from . import arvput, contents
 from .cache import Cache
-from .catalog import Catalog, Entry
+from .catalog import Catalog
 from .contents import Contents, Wanted
 from .display import Counter, Display
 from .engine import Engine, EngineImage
+from .entry import Entry
 from .errors import ArchiveError, ArvadosError, KeepdockerError
 from .repack import Extent, Repacked
 from .source import EngineSource, FileSource, Source
@@ -123,7 +124,7 @@ class Saved:
             except KeepdockerError:
                 way.catalog.discard(uuid)  # it is named for another image
                 raise
-            way.catalog.record(uuid, entry)
+            way.catalog.record(uuid, entry).carry_out()
         except ArvadosError as error:
             goes_on = way.resume and (self._kept or repacked is not None)
             hint = f"What was saved is kept in {path}; the same command goes on from there." if goes_on else None

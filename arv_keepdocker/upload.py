@@ -11,11 +11,12 @@ from . import arvput, contents
 from .archive import Image
 from .blocks import Cutter, Piece, manifest
 from .cache import Cache
-from .catalog import Catalog, Entry
+from .catalog import Catalog
 from .cluster import ArvadosRefusedError
 from .contents import Contents, Wanted
 from .display import Display
 from .engine import Engine, EngineImage
+from .entry import Entry
 from .errors import ArvadosError, CacheError, KeepdockerError
 from .journal import Journal, valid
 from .keep import Sender, putter

@@ -16,6 +16,8 @@ LAYERS = [
     {"push"},
     {"saved", "upload"},
     {"catalog", "choice", "contents", "formats", "keep"},
+    {"plan"},
+    {"entry"},
     {"blocks", "journal", "listing", "progress", "source"},
     {"repack", "survey"},
     {"archive", "links"},

@@ -147,6 +147,82 @@ def test_another_project_gets_a_copy_without_an_upload(
     assert stored(run("--project-uuid", project, image.name)) == second
 
 
+def notes(result: Result) -> list[str]:
+    return [line.removeprefix("arv-keepdocker: ") for line in result.stderr.splitlines()]
+
+
+def test_a_repeat_run_says_what_it_found_and_did(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
+    image = images.build(engine.host)
+    words = ("--project-uuid", project)
+    uuid = stored(run(*words, image.name))
+    assert notes(run(*words, image.name)) == [f"{image.name} is in Arvados already"]
+    assert notes(run(*words, image.id)) == [f"{image.name} is in Arvados already"]
+    assert notes(run(*words, "--silent", image.name)) == []
+    name = images.unique_name()
+    engine.docker("tag", image.name, name)
+    assert notes(run(*words, name)) == [f"{image.name} is in Arvados already; added the name {name}"]
+    assert notes(run(image.name)) == [f"{image.name} is in Arvados already; copied into your home project"]
+    api = cluster.api()
+    other = {"group_class": "project", "name": "Pipelines", "owner_uuid": project}
+    inner = api.groups().create(body={"group": other}, ensure_unique_name=True).execute()["uuid"]
+    assert notes(run("--project-uuid", inner, image.name)) == [
+        f"{image.name} is in Arvados already; copied into Pipelines"
+    ]
+    for link in api.links().list(filters=[["owner_uuid", "=", inner]]).execute()["items"]:
+        api.links().delete(uuid=link["uuid"]).execute()
+    for one in (uuid, stored(run(image.name))):
+        api.collections().delete(uuid=one).execute()
+    [left] = in_project(cluster, inner)
+    assert notes(run("--project-uuid", inner, image.name)) == [
+        f"{image.name} was in Arvados in part; completed collection {left['uuid']}"
+    ]
+
+
+def test_a_tag_that_a_workflow_finds_another_image_by(
+    engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    """A tag that was moved back to an older image: Arvados goes on to prefer the newer one."""
+    api = cluster.api()
+    words = ("--project-uuid", project)
+    newer = images.build(engine.host, created="2024-05-01T12:00:00+02:00")
+    name = newer.name
+    preferred = stored(run(*words, name))
+    older = images.build(engine.host, created="2023-05-01T12:00:00Z")
+    engine.docker("tag", older.name, name)
+    for _ in ("stored", "linked", "found"):
+        result = run(*words, name)
+        [warning] = [line for line in notes(result) if line.startswith("warning: a workflow")]
+        content = api.collections().get(uuid=stored(result)).execute()["portable_data_hash"]
+        for told in (name, newer.id, preferred, "2024-05-01T10:00:00Z", content, "another tag"):
+            assert told in warning
+        preferred_content = api.collections().get(uuid=preferred).execute()["portable_data_hash"]
+        assert image_run_for(api, name, project) == preferred_content
+    assert f"{name} gets" in run(*words, "--silent", name).stderr
+    # What the warning says helps.
+    assert image_run_for(api, content, project) == content
+    assert "warning" not in run(*words, older.name).stderr
+    assert image_run_for(api, older.name, project) == content
+    # What cannot be read, or is the same image, is not preferred to it.
+    api.collections().delete(uuid=preferred).execute()
+    assert notes(run(*words, name)) == [f"{name} is in Arvados already"]
+    assert "warning" not in run(name).stderr
+    assert "warning" not in run(*words, name).stderr
+
+
+def test_to_look_whether_a_name_leads_to_the_image_is_one_request(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command
+) -> None:
+    image = images.build(engine.host)
+    stored(run(image.name))  # of another project, and of the same image
+    stored(run("--project-uuid", project, image.name))
+    sandbox.clear_requests()
+    stored(run("--project-uuid", project, image.name))
+    by_name = sum(request["service"] != "keep" for request in sandbox.requests())
+    sandbox.clear_requests()
+    stored(run("--project-uuid", project, image.id))
+    assert by_name - sum(request["service"] != "keep" for request in sandbox.requests()) == 1
+
+
 def test_force_stores_it_again(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
     image = images.build(engine.host)
     first = stored(run("--project-uuid", project, image.name))

@@ -373,7 +373,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     words = ("--project-uuid", project, "--dry-run")
     sandbox.clear_requests()
     result = run(*words, first.name)
-    assert result.status == 2, result.stderr
+    assert result.status == 7, result.stderr
     assert writes(sandbox) == []
     assert nothing_recorded(cluster, project)
     assert list((tmp_path / "cache").glob("**/docker/*")) == []
@@ -382,7 +382,12 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert [line.split()[1].rstrip(":") for line in lines[1:3]] == first.diff_ids
     assert all(line.endswith(" bytes, new") for line in lines[1:3])
     size = len(saved(engine, first, tmp_path))
-    assert lines[3:] == [f"{size} bytes would be sent"]
+    assert lines[3:] == [
+        f"would make collection 'Docker image {first.name.replace('/', ' ')} {first.id[:12]}' in {project}",
+        f"would make link docker_image_hash {first.id} to it",
+        f"would make link docker_image_repo+tag {first.name} to it",
+        f"{size} bytes would be sent",
+    ]
 
     uuid = stored(run("--project-uuid", project, first.name))
     sandbox.clear_requests()
@@ -391,26 +396,89 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert result.stdout == f"image {first.id} ({first.name}): in Arvados, in {uuid}\n0 bytes would be sent\n"
     second = images.build(engine.host, layers=[*base, *layers(4)])
     result = run(*words, second.name)
-    assert result.status == 2
+    assert result.status == 7
     assert [line.rpartition(", ")[2] for line in result.stdout.splitlines()[1:4]] == ["known", "known", "new"]
     last = re.fullmatch(r"(\d+) bytes would be sent", result.stdout.splitlines()[-1])
     assert last
     assert 4 * MIB < int(last[1]) < 5 * MIB
     # Another project's image, and one of Arvados alone.
     home = run("--dry-run", first.name)
-    assert (home.status, home.stdout.splitlines()[0]) == (0, result_line(first, uuid))
+    assert (home.status, home.stdout.splitlines()[0]) == (7, result_line(first, uuid))
     engine.forget(first.id)
     alone = run("--dry-run", first.name)
-    assert (alone.status, alone.stdout.splitlines()[0]) == (0, result_line(first, uuid))
+    assert (alone.status, alone.stdout.splitlines()[0]) == (7, result_line(first, uuid))
     saved(engine, second, tmp_path)
     for form in ("--universal", "--no-universal"):
         archived = run(*words, form, "--from-archive", str(tmp_path / "saved.tar"), second.name)
-        assert archived.status == 2
+        assert archived.status == 7
         assert [line.rpartition(", ")[2] for line in archived.stdout.splitlines()[1:4]] == ["known", "known", "new"]
     assert writes(sandbox) == []
     assert [len(found) for found in records(cluster, project)] == [1, 2]
     failed(run(*words, "--via-arv-put", second.name), 2, "--via-arv-put")
     failed(run(*words, images.unique_name()), 3)
+
+
+WRITTEN = ["another tag", "another project", "a link fewer", "no hash link", "unfinished", "no property", "blocks only"]
+
+
+@pytest.mark.parametrize(
+    ("form", "state"),
+    [("plain", state) for state in ["whole", *WRITTEN]]
+    + [(form, state) for form in ("universal", "archive") for state in ("another tag", "no hash link")],
+)
+def test_a_dry_run_tells_what_the_real_run_writes(
+    engine: Engine,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    tmp_path: Path,
+    form: str,
+    state: str,
+) -> None:
+    image = images.build(engine.host)
+    name = image.name
+    more: tuple[str, ...] = ("--universal",) if form == "universal" else ()
+    if form == "archive":
+        saved(engine, image, tmp_path)
+        more = ("--from-archive", str(tmp_path / "saved.tar"))
+    words = ("--project-uuid", project, *more)
+    api = cluster.api()
+    first = stored(run(*(more if state == "another project" else words), name))
+    if state == "another tag":
+        name = images.unique_name()
+        if form != "archive":
+            engine.docker("tag", image.name, name)
+    gone = {
+        "a link fewer": ["docker_image_repo+tag"],
+        "no hash link": ["docker_image_hash"],
+        "unfinished": ["docker_image_hash", "docker_image_repo+tag"],
+        "no property": ["docker_image_hash", "docker_image_repo+tag"],
+    }
+    for link_class in gone.get(state, []):
+        found = api.links().list(filters=[["head_uuid", "=", first], ["link_class", "=", link_class]]).execute()
+        for link in found["items"]:
+            api.links().delete(uuid=link["uuid"]).execute()
+    if state == "no property":
+        api.collections().update(uuid=first, body={"collection": {"properties": {}}}).execute()
+    if state == "blocks only":
+        api.collections().delete(uuid=first).execute()
+    sandbox.clear_requests()
+    dry = run("--dry-run", *words, name)
+    assert writes(sandbox) == []
+    told = [line.split()[2] for line in dry.stdout.splitlines() if line.startswith("would make ")]
+    sandbox.clear_requests()
+    stored(run(*words, name))
+    kinds = {"collections": "collection", "links": "link"}
+    made = [kinds[path.split("/")[3]] for path in writes(sandbox) if path.startswith("/arvados/")]
+    if state == "no property":
+        assert (told[0], made[0]) == ("property", "collection")
+        told[0] = "collection"
+    assert told == made
+    assert dry.status == (7 if made else 0)
+    assert bool(made) == (state != "whole")
+    again = run("--dry-run", *words, name)
+    assert (again.status, "would make" in again.stdout) == (0, False)
 
 
 def result_line(image: images.Image, uuid: str) -> str:

@@ -1,0 +1,86 @@
+"""How an image is recorded in Arvados: what its collection and its links say."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .platforms import Platform
+
+NAME_PROPERTY = "docker-image-repo-tag"
+NAME_LIMIT = 255
+"""Characters of a collection's or a link's name (Arvados: character varying(255))."""
+PLATFORM = "arv:platform"
+UNIVERSAL = "arv:universal"
+_FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How an image is to be recorded: what the collection and its links will say."""
+
+    project: str
+    """UUID of the project, or of the user whose home it is, that owns everything."""
+    image_id: str
+    name: str | None
+    """`repository:tag`, or None for an image given by its id: it gets no name."""
+    title: str | None = None
+    """The collection's name where the user gave one."""
+    link_properties: Mapping[str, object] = field(default_factory=dict)
+    engine_id: str | None = None
+    """What the engine calls the image where that is not its id here: a digest that no archive tells."""
+    platform: Platform | None = None
+    """Where `engine_id` names images for several platforms: this one's."""
+    universal: bool = False
+    """Whether it is stored in the universal form; the plain form of the image is another image then."""
+
+    @property
+    def collection_name(self) -> str:
+        if self.title is not None:
+            return self.title
+        # The server refuses slashes in a name.
+        words = ["Docker image", *([self.name.replace("/", " ")] if self.name else [])]
+        image_id = self.image_id[:12]
+        return f"{' '.join(words)[: NAME_LIMIT - len(image_id) - 1]} {image_id}"
+
+    def made_at(self, created: str | None) -> "Entry":
+        """The entry with what its links are to say: the time by which the scheduler finds the newest of several images,
+        and how a later run recognizes the image."""
+        properties: dict[str, object] = {"image_timestamp": created} if created else {}
+        return replace(self, link_properties={**properties, **self.recognized_by})
+
+    @property
+    def recognized_by(self) -> dict[str, object]:
+        """The link properties of our own."""
+        properties: dict[str, object] = {UNIVERSAL: True} if self.universal else {}
+        if self.engine_id is not None:
+            properties[ENGINE_ID] = self.engine_id
+            if self.platform is not None:
+                properties[PLATFORM] = str(self.platform)
+        return properties
+
+    @property
+    def filename(self) -> str:
+        return f"{self.image_id}.tar"
+
+    @property
+    def properties(self) -> dict[str, object]:
+        return {NAME_PROPERTY: self.name} if self.name is not None else {}
+
+    @property
+    def links(self) -> Sequence[tuple[str, str]]:
+        """The classes and names of the links that make its collection an image, in the order in which they are made."""
+        return [(HASH_LINK, self.image_id), *([(NAME_LINK, self.name)] if self.name is not None else [])]
+
+
+def file_in(manifest_text: str) -> str | None:
+    """The image id that a manifest's one file is named for; None if it is not an image's manifest.
+
+    arv-put writes the colon as `\\072`; both are the same name (Keep manifest format).
+    """
+    lines = manifest_text.splitlines()
+    if len(lines) != 1:
+        return None
+    names = {token.split(":", 2)[2] for token in lines[0].split(" ")[1:] if re.fullmatch(r"\d+:\d+:.+", token)}
+    match = _FILE.fullmatch(names.pop()) if len(names) == 1 else None
+    return f"sha256:{match[1]}" if match is not None else None

@@ -1,0 +1,139 @@
+"""What Arvados lacks to have an image in a project: a dry run tells it, any other run makes it."""
+
+import enum
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .blocks import portable_data_hash
+from .cluster import Cluster, Record
+from .entry import Entry
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+
+
+class Made(enum.Enum):
+    """What has been done for an image, or would be."""
+
+    FOUND = "found"
+    LINKED = "linked"
+    COPIED = "copied"
+    COMPLETED = "completed"
+    """What a run that died has left was finished."""
+    STORED = "stored"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is missing, and how it is made."""
+
+    cluster: Cluster
+    entry: Entry
+    collection: str | None
+    """UUID of the project's collection that holds the image; None where that is to be made."""
+    links: Sequence[tuple[str, str]]
+    """The classes and names of those that are to be made."""
+    original: Record | None = None
+    """The collection, of another owner, that is copied."""
+    properties: Record | None = None
+    """What the collection's are to be, if that is something else than they are."""
+    names: Sequence[str] = ()
+    """Those that the collection has already, by links of the project."""
+    was: Made = Made.FOUND
+    """How the image got there, apart from its links."""
+    same: frozenset[str] = frozenset()
+    """UUIDs of collections that are known to hold the same image."""
+
+    @property
+    def steps(self) -> list[str]:
+        """What would be written to Arvados; nothing if nothing is missing."""
+        entry = self.entry
+        steps = []
+        if self.collection is None:
+            of = f", a copy of {self.original['uuid']}" if self.original is not None else ""
+            steps.append(f"collection {entry.collection_name!r} in {entry.project}{of}")
+        if self.properties is not None:
+            steps.append(f"property {', '.join(entry.properties)} of collection {self.collection}")
+        to = f"collection {self.collection}" if self.collection is not None else "it"
+        return steps + [f"link {link_class} {name} to {to}" for link_class, name in self.links]
+
+    @property
+    def made(self) -> Made:
+        """What carrying it out means for the image."""
+        if self.was is not Made.FOUND or not self.steps:
+            return self.was
+        return Made.LINKED if self.original is None else Made.COPIED
+
+    @property
+    def source(self) -> str | None:
+        """UUID of the collection that has the image now, whoever owns it."""
+        return self.collection or (str(self.original["uuid"]) if self.original is not None else None)
+
+    def summary(self, project: str) -> str:
+        """What was found and made, for people; `project` is the project's name."""
+        name, by_id = self.entry.name, f"image {self.entry.image_id}"
+        what = name or next(iter(self.names), by_id)
+        if self.made is Made.COMPLETED:
+            return f"{what} was in Arvados in part; completed collection {self.collection}"
+        if self.made is Made.COPIED:
+            return f"{what} is in Arvados already; copied into {project}"
+        if any(link_class == NAME_LINK for link_class, _ in self.links):
+            return f"{next(iter(self.names), by_id)} is in Arvados already; added the name {name}"
+        return f"{what} is in Arvados already" + ("; added the id by which it is found" if self.links else "")
+
+    def carry_out(self) -> str:
+        """Write only what is missing, and return the UUID of the project's collection. Raises ArvadosError."""
+        entry, uuid = self.entry, self.collection
+        if uuid is None:
+            assert self.original is not None
+            what = f"a copy of {self.original['uuid']} in {entry.project}"
+            uuid = create_collection(self.cluster, what, entry, self.original["manifest_text"])
+        if self.properties is not None:
+            self.cluster.update("collections", uuid, {"properties": self.properties})
+        for link_class, name in self.links:
+            self._link(uuid, link_class, name)
+        return uuid
+
+    def _link(self, uuid: str, link_class: str, name: str) -> None:
+        entry = self.entry
+        link = {
+            "head_uuid": uuid,
+            "link_class": link_class,
+            "name": name,
+            "owner_uuid": entry.project,
+            "properties": dict(entry.link_properties),
+        }
+        same = [[key, "=", link[key]] for key in ("head_uuid", "link_class", "name", "owner_uuid")]
+        if link_class == HASH_LINK and entry.engine_id is not None:
+            same.append([f"properties.{ENGINE_ID}", "=", entry.engine_id])
+
+        def made() -> Record | None:
+            return next(self.cluster.find("links", same, []), None)
+
+        self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
+
+
+def create_collection(cluster: Cluster, what: str, entry: Entry, manifest_text: str) -> str:
+    """Make a collection of the project, which is no image before it has its links, and return its UUID.
+
+    Raises ArvadosError.
+    """
+    collection = {
+        "manifest_text": manifest_text,
+        "name": entry.collection_name,
+        "owner_uuid": entry.project,
+        "properties": entry.properties,
+    }
+
+    def made() -> Record | None:
+        """One with this content that nothing calls an image, as a run leaves it that dies."""
+        for candidate in with_content(cluster, entry.project, portable_data_hash(manifest_text)):
+            if not any(cluster.find("links", [["head_uuid", "=", candidate["uuid"]]], [])):
+                return candidate
+        return None
+
+    return str(cluster.create("collections", what, collection, made, ensure_unique_name=True)["uuid"])
+
+
+def with_content(cluster: Cluster, project: str, content: str) -> Iterator[Record]:
+    """The collections of the project that have this portable data hash."""
+    filters = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
+    return cluster.find("collections", filters, [])
