@@ -154,7 +154,7 @@ def document(cluster: Cluster, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "remoteHostsViaDNS": False,
         "websocketUrl": "",
         "workbenchUrl": "",
-        "workbench2Url": "",
+        "workbench2Url": cluster.settings.workbench2_url,
         "keepWebServiceUrl": "",
         "parameters": common,
         "auth": {"oauth2": {"scopes": scopes}},
