@@ -2,21 +2,36 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 
-from .blocks import Stored
-from .cluster import Cluster
-from .errors import ArvadosError
+from ..cluster import Cluster
+from ..errors import ArvadosError
+from .blocks import block_key
+
+ROOMS = 5
+"""How many blocks are in memory at a time, being filled or on their way, unless more threads send."""
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What has become of a block."""
+
+    locator: str
+    """By which it can be put into a manifest: signed, unless it was not sent because nothing was to be sent."""
+    reused: bool
+    """Whether Arvados had it already."""
 
 
 class Sender:
     """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
 
-    Of the memory that blocks take, `send` keeps the bound: it waits while one more than there are threads is on its
-    way.
+    Of the memory that blocks take, it keeps the bound: who is about to fill a block waits for `room`.
     """
 
     def __init__(self, put: Callable[[bytes], str], known: Callable[[], dict[str, str]], threads: int) -> None:
@@ -30,11 +45,13 @@ class Sender:
         self._load_known = known
         self._known: dict[str, str] = {}
         self._sizes: set[int] = set()
+        self._alike: dict[tuple[int, bytes], Future[Stored]] = {}
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._counting = threading.Lock()
-        self._slots = threading.Semaphore(threads + 1)
-        self._queue: SimpleQueue[tuple[bytes, Future[Stored]] | None] = SimpleQueue()
+        self._free = max(ROOMS, threads + 3)
+        self._room_is_free = threading.Condition()
+        self._queue: SimpleQueue[tuple[bytes, Future[Stored], Future[Stored] | None] | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
 
     def __enter__(self) -> "Sender":
@@ -44,46 +61,82 @@ class Sender:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is not None:
-            self._failure = ArvadosError("the upload was given up")  # for what waits
+            self._fail(ArvadosError("the upload was given up"))  # for what waits
         for _thread in self._threads:
             self._queue.put(None)
 
+    def take_room(self) -> None:
+        """Wait until there is room in memory for one more block. Raises ArvadosError if one could not be stored."""
+        with self._room_is_free:
+            self._room_is_free.wait_for(lambda: self._free > 0 or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
+            self._free -= 1
+
+    def give_room(self) -> None:
+        """Give back a room that was taken and is not needed any more."""
+        with self._room_is_free:
+            self._free += 1
+            self._room_is_free.notify()
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Room for a block that is not sent."""
+        self.take_room()
+        try:
+            yield
+        finally:
+            self.give_room()
+
     def send(self, data: bytes) -> "Future[Stored]":
-        """Store a block. Raises ArvadosError if another one could not be stored."""
-        self._slots.acquire()
-        if self._failure is not None:
-            raise self._failure
+        """Store a block, for which room was taken."""
         future: Future[Stored] = Future()
-        self._queue.put((data, future))
+        with self._counting:
+            sample = _sample(data)
+            alike = self._alike.get(sample)
+            self._alike[sample] = future
+            self._queue.put((data, future, alike))
         return future
+
+    def count_reused(self, size: int) -> None:
+        """Count bytes that are in Keep and were not even given."""
+        with self._counting:
+            self.reused += size
+
+    def _fail(self, failure: Exception) -> None:
+        with self._room_is_free:
+            self._failure = self._failure or failure
+            self._room_is_free.notify_all()
 
     def _load(self) -> None:
         try:
             self._known = self._load_known()
             self._sizes = {int(key.partition("+")[2]) for key in self._known}
         except Exception as error:
-            self._failure = error
+            self._fail(error)
         finally:
             self._ready.set()
 
     def _work(self) -> None:
         self._ready.wait()
         while (item := self._queue.get()) is not None:
-            data, future = item
+            data, future, alike = item
             try:
                 if self._failure is not None:
                     raise self._failure
-                future.set_result(self._store(data))
+                if alike is not None:
+                    alike.result()  # is before it in the queue
+                future.set_result(self._store(data, alike is not None))
             except Exception as error:
-                self._failure = error
+                self._fail(error)
                 future.set_exception(error)
             finally:
                 del item, data  # or they are kept until there is another
-                self._slots.release()
+                self.give_room()
 
-    def _store(self, data: bytes) -> Stored:
+    def _store(self, data: bytes, alike: bool) -> Stored:
         # To put a block hashes it again: what cannot be known need not be hashed here.
-        key = f"{hashlib.md5(data).hexdigest()}+{len(data)}" if len(data) in self._sizes else None
+        key = f"{hashlib.md5(data).hexdigest()}+{len(data)}" if alike or len(data) in self._sizes else None
         locator = self._known.get(key) if key is not None else None
         if locator is not None:
             with self._counting:
@@ -92,9 +145,14 @@ class Sender:
         locator = self._put(data)
         with self._counting:
             self.sent += len(data)
-            if key is not None:
-                self._known[key] = locator
+            self._known[block_key(locator)] = locator
         return Stored(locator, reused=False)
+
+
+def _sample(data: bytes) -> tuple[int, bytes]:
+    """What two blocks share that are the same; few others do."""
+    step = max(len(data) // _SAMPLES, 1)
+    return len(data), b"".join(data[start : start + _SAMPLES] for start in range(0, len(data), step)) + data[-16:]
 
 
 def putter(cluster: Cluster) -> Callable[[bytes], str]:
