@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from .terminal import streams
+from .terminal.secrets import Secrets
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
 _PATIENCE = 10.0
 """Seconds that anything may take without a word."""
-_SHORTEST_SECRET = 8
-"""Characters; what is shorter is no token of Arvados', and may be part of any word."""
+_REMINDER = 60.0
+"""Seconds after which it is said again what the program waits for."""
 
 
 class Style(enum.Enum):
@@ -39,22 +40,24 @@ class Display:
         self.quiet = quiet
         self.progress = progress
         self._drawn = False
-        self._secrets: list[str] = []
+        self._secrets = Secrets()
+        self._said: dict[str, float] = {}
 
     def hide(self, token: str) -> None:
-        """Never show the token, nor the part of it that is secret; who is told it may repeat it in an answer."""
-        parts = (token, token.rpartition("/")[2])
-        self._secrets += [part for part in parts if len(part) >= _SHORTEST_SECRET]
+        """Never show the token in any spelling; who is told it may repeat it in an answer."""
+        self._secrets.add(token)
 
     def clean(self, text: str) -> str:
         """Text of several lines without secrets and without what a terminal might obey."""
-        for secret in self._secrets:
-            text = text.replace(secret, "(hidden)")
-        return "\n".join(map(escaped, text.split("\n")))
+        return "\n".join(map(escaped, self._secrets.hidden(text).split("\n")))
 
     def note(self, message: str) -> None:
         if not self.quiet:
             self._line(message)
+
+    def retrying(self, message: str) -> None:
+        """Say, quiet or not, what went wrong and is tried again."""
+        self._line(message)
 
     def warning(self, message: str) -> None:
         self._line(f"warning: {message}")
@@ -75,7 +78,7 @@ class Display:
             self._line(words)
             yield
             return
-        timer = threading.Timer(_PATIENCE, self._line, [words])
+        timer = threading.Timer(_PATIENCE, self._still, [words])
         timer.daemon = True
         with contextlib.suppress(RuntimeError):  # the system has no more threads
             timer.start()
@@ -84,6 +87,12 @@ class Display:
         finally:
             timer.cancel()
 
+    def _still(self, words: str) -> None:
+        now = time.monotonic()
+        if now - self._said.get(words, -_REMINDER) >= _REMINDER:  # many small waits for one thing need one line
+            self._said[words] = now
+            self._line(words)
+
     def counter(self, what: str, total: int | None) -> "Counter":
         """A line that counts the bytes of something that may take long; `total` is how many are expected."""
         return Counter(self, what, total)
@@ -91,7 +100,7 @@ class Display:
     def redraw(self, text: str) -> None:
         """Show `text` in the place of what was drawn there before, as far as it fits into the line."""
         self._drawn = True
-        self.write(f"\r{escaped(text)[: self._columns() - 1]}\x1b[K")
+        self.write(f"\r{self.clean(text)[: self._columns() - 1]}\x1b[K")
 
     def clear(self) -> None:
         """Take away what was drawn."""

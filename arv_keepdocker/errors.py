@@ -45,6 +45,11 @@ class ArvadosError(KeepdockerError):
 
     exit_status = 6
 
+    def __init__(self, message: str, hint: str | None = None, trouble: str | None = None) -> None:
+        """`trouble` says in a few words what was wrong if the same may succeed soon: `Arvados answered 503`."""
+        super().__init__(message, hint)
+        self.trouble = trouble
+
 
 class CacheError(KeepdockerError):
     """The cache directory cannot be used: not writable, not ours, or full."""
