@@ -18,19 +18,22 @@ _LOGGER = "arvados.arv_put"
 
 
 def option_parsers() -> list[argparse.ArgumentParser]:
-    """Parsers of the options that arv-put has for a run, and of --retries, to be used as `parents`.
-
-    Raises ArvadosError when the settings of Arvados' client cannot be read.
-    """
-    try:
-        from arvados.commands import _util, put
-    except ValueError as error:  # importing it reads that file; a line has no =, or is not text
-        raise ArvadosError(f"the settings of Arvados' client, settings.conf, could not be read: {error}") from error
+    """Parsers of the options that arv-put has for a run, and of --retries, to be used as `parents`."""
+    from arvados.commands import _util, put  # which reads the settings
 
     get_run_opts = getattr(put, "get_run_opts", None)
     run_opts: argparse.ArgumentParser = get_run_opts() if get_run_opts is not None else put.run_opts
     retry_opt: argparse.ArgumentParser = _util.retry_opt
+    for action in retry_opt._actions:
+        if action.dest == "retries":
+            action.type = _retries  # whose name the SDK's class would have in the error message
     return [run_opts, retry_opt]
+
+
+def _retries(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+    return int(text)
 
 
 def arguments(options: Mapping[str, object]) -> list[str]:

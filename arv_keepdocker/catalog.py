@@ -5,25 +5,24 @@ does not see the image, so a run that dies half way leaves nothing that could be
 finds the collection and completes it.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from . import listing
-from .cluster import ArvadosRefusedError, Cluster, Record, like
-from .entry import PLATFORM, UNIVERSAL, Entry, file_in
-from .errors import ArvadosError, ImageNotFoundError, UsageError
+from .cluster import Cluster, Record, like
+from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, Entry, file_in
+from .errors import ArvadosError, ImageNotFoundError, UsageError, quoted
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 from .listing import StoredImage
 from .plan import Made, Plan, create_collection, with_content
+from .projects import Projects
 from .reference import Reference
+from .troubles import ArvadosRefusedError
 
 _OF_REPOSITORY = 20
 """Images of one repository that are looked at for blocks to reuse; their versions tend to share them."""
 _OF_ALL = 50
 """Likewise of all images, which may have the same base."""
-_GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
-_USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
 
 
 class Catalog:
@@ -31,43 +30,26 @@ class Catalog:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self._names: dict[str, str] = {}
+        self.projects = Projects(cluster)
 
     @property
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
         return self.cluster.image_formats()
 
-    def project(self, uuid: str | None) -> str:
-        """The UUID of the project to store in: the given one, which must be writable, or the user's home."""
-        if uuid is None:
-            return str(self.cluster.current_user()["uuid"])
-        if _USER.fullmatch(uuid) and uuid != self.cluster.current_user()["uuid"]:
-            raise ArvadosError(f"{uuid} is another user: images are stored in projects or in your own home project")
-        owner = self.owner(uuid)
-        # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
-        if _GROUP.fullmatch(uuid) and owner.get("can_write") is False:
-            raise ArvadosError(f"you may not write to project {uuid} ({owner.get('name')})")
-        return uuid
-
-    def owner(self, uuid: str) -> Record:
-        """The project, or the user whose home it is, that the UUID names."""
-        if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
-            raise UsageError(f"{uuid!r} is not the UUID of a project")
-        try:
-            owner = self.cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
-        except ArvadosRefusedError as error:
-            if error.http_status != 404:
-                raise
-            raise ArvadosError(f"there is no project {uuid}, or you may not read it: {error}") from error
-        self._names[uuid] = owner.get("name") or ""
-        if _GROUP.fullmatch(uuid) and owner.get("group_class") != "project":
-            raise ArvadosError(f"{uuid} is not a project but a {owner.get('group_class') or 'group'}")
-        return owner
-
-    def project_name(self, uuid: str) -> str:
-        """What to call a project that `project` has returned."""
-        return "your home project" if _USER.fullmatch(uuid) else self._names.get(uuid) or uuid
+    def check_title(self, title: str) -> None:
+        """Raise UsageError for a collection's name that Arvados refuses."""
+        problem = None
+        if len(title) > NAME_LIMIT:
+            problem = f"it has {len(title)} characters; Arvados takes {NAME_LIMIT}"
+        elif title in (".", ".."):
+            problem = "no collection may be called so"
+        elif "\0" in title or title.encode(errors="replace").decode() != title:
+            problem = "it has a NUL, or bytes that are not UTF-8, in it"
+        elif "/" in title and not self.cluster.takes_slashes:
+            problem = "this cluster takes no name with a slash in it"
+        if problem is not None:
+            raise UsageError(f"--name {quoted(title)}: {problem}")
 
     def find(self, reference: Reference) -> tuple[StoredImage, Reference] | None:
         """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.
@@ -212,7 +194,9 @@ class Catalog:
             there = list(self.cluster.find("links", owned, ["link_class", "name", "properties"]))
         missing = [wanted for wanted in entry.links if not any(_says(link, wanted, entry) for link in there)]
         names = tuple(link["name"] or "" for link in there if link["link_class"] == NAME_LINK)
-        return Plan(self.cluster, entry, uuid, missing, original, properties, names, was, same)
+        known = {(link["link_class"], link["name"]) for link in there}
+        whole = uuid is not None and properties is None and known.issuperset(entry.links)
+        return Plan(self.cluster, entry, uuid, missing, original, properties, names, was, same, whole)
 
     def _unfinished(self, entry: Entry) -> list[str]:
         """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from . import __version__, interrupts, listing, reference
+from . import __version__, interrupts, listing, reference, sdk_logs, settings
 from .cache import Cache
 from .catalog import Catalog
 from .choice import ORDERS, Filters
-from .cluster import Cluster, logs_cleaned, tokens
+from .cluster import Cluster
 from .display import PROGRAM, Display, Style, escaped
 from .engine import Engine
 from .errors import ImageNotFoundError, KeepdockerError, UsageError
@@ -39,6 +39,8 @@ _SWITCH = {
 }
 _WOULD_WRITE = 7
 """The exit status of a dry run that would have written something."""
+_ARV_PUT_THREADS = 64
+"""It starts all that it may at once, whether they are needed or not."""
 _LINES = 1000
 """Lines of a listing that are written at a time."""
 
@@ -83,8 +85,9 @@ def main(
         resource.setrlimit(resource.RLIMIT_CORE, (0, core_limits[1]))
         handlers = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        result = _run(sys.argv[1:] if arguments is None else arguments, display, api)
-        _print(result, sys.stdout if stdout is None else stdout)
+        with contextlib.ExitStack() as stack:  # a listing is asked for while it is printed
+            result = _run(sys.argv[1:] if arguments is None else arguments, display, api, stack)
+            _print(result, sys.stdout if stdout is None else stdout)
     except (Exception, _Interrupted) as error:
         interrupted = _interruption(error)
         if interrupted is not None:
@@ -136,10 +139,13 @@ class _Result:
     """Whether it is an error if nobody reads it to its end."""
 
 
-def _run(arguments: Sequence[str], display: Display, api: Any) -> _Result:
-    """Do what the arguments ask for."""
+def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib.ExitStack) -> _Result:
+    """Do what the arguments ask for. The `stack` is closed when the result has been printed."""
     if "--version" in _before_dashes(arguments):
         return _version()  # without the half second that importing the SDK for the parser takes
+    stack.enter_context(sdk_logs.in_our_words(display))
+    for token in settings.tokens(api):
+        display.hide(token)
     try:
         options = _parse(arguments)
     except _HelpAskedFor as asked:
@@ -148,16 +154,13 @@ def _run(arguments: Sequence[str], display: Display, api: Any) -> _Result:
         return _version()
     display.quiet = options.silent
     display.progress = _style(options, display)
-    for token in tokens(api):
-        display.hide(token)
-    with logs_cleaned(display.clean):
-        if options.from_archive is None and options.image in (None, _LIST_WORD):
-            with _without_garbage_collection():
-                return _Result(_listing(options, api), whole=False)
-        if given := _given_for_listing(options):
-            what = options.image or "an archive"
-            raise UsageError(f"{' and '.join(given)} is for listing images, and {what} is to be stored")
-        return _push(options, display, api)
+    if options.from_archive is None and options.image in (None, _LIST_WORD):
+        with _without_garbage_collection():
+            return _Result(_listing(options, display, api), whole=False)
+    if given := _given_for_listing(options):
+        what = options.image or "an archive"
+        raise UsageError(f"{' and '.join(given)} is for listing images, and {what} is to be stored")
+    return _push(options, display, api)
 
 
 def _style(options: argparse.Namespace, display: Display) -> Style:
@@ -316,8 +319,8 @@ def _given_for_listing(options: argparse.Namespace) -> list[str]:
     return [option for option, value in given.items() if value]
 
 
-def _cluster(options: argparse.Namespace, api: Any) -> Cluster:
-    return Cluster.connect(options.retries) if api is None else Cluster(api, options.retries)
+def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster:
+    return Cluster.connect(options.retries, display) if api is None else Cluster(api, options.retries, display)
 
 
 def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
@@ -341,11 +344,11 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             threads=options.threads,
             dry_run=options.dry_run,
             via_arv_put=options.via_arv_put,
-            put_arguments=[*arvput.arguments(vars(options)), f"--threads={options.threads}"],
+            put_arguments=[*arvput.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
         ),
         Tools(
             Engine(options.engine or os.environ.get(_ENGINE), display.waiting),
-            Catalog(_cluster(options, api)),
+            Catalog(_cluster(options, display, api)),
             Cache(os.environ),
             display,
         ),
@@ -401,13 +404,13 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _listing(options: argparse.Namespace, api: Any) -> Iterator[str]:
+def _listing(options: argparse.Namespace, display: Display, api: Any) -> Iterator[str]:
     form = QUIET if options.quiet else FORMATS[options.format or "table"]
     filters = Filters.parse(options.filter)
     order = ORDERS.get(options.sort)
-    cluster = _cluster(options, api)
+    cluster = _cluster(options, display, api)
     if options.project_uuid is not None:
-        Catalog(cluster).owner(options.project_uuid)  # what is not there is not empty
+        Catalog(cluster).projects.owner(options.project_uuid)  # what is not there is not empty
     fields = {*form.fields, *(order.fields if order is not None else ())}
 
     def find(name: str) -> list[StoredImage]:

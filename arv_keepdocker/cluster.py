@@ -3,18 +3,19 @@
 import contextlib
 import copy
 import errno
-import http.client
 import itertools
-import random
 import re
-import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from . import settings
+from .attempts import Attempts
+from .display import Display
 from .errors import ArvadosError
 from .lanes import Lanes
+from .troubles import ArvadosRefusedError, explained
 
 _PAGE = 1000
 """Items that one answer may have at most; a server may cut that down, and says so."""
@@ -22,9 +23,6 @@ _CHUNK = _PAGE - 1
 """Values that one request names: the answer to a full page of them would look as if there were more."""
 _LANES = 8
 """Requests at a time: what a small server takes from one user."""
-
-_LONGEST_PAUSE = 64
-"""Seconds between two attempts, as in the SDK."""
 
 _NONE = type(None)
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -43,43 +41,32 @@ _FIELDS = {
 """What an object that is read as a whole has at least."""
 
 Record = Mapping[str, Any]
-_Answer = TypeVar("_Answer")
 
 
 class Cluster:
     """What the API server is asked and told. Every method raises ArvadosError, which says what for."""
 
-    def __init__(self, api: Any, retries: int) -> None:
-        """Talk through `api`, an Arvados API client, trying again up to `retries` times after temporary failures."""
+    def __init__(self, api: Any, retries: int, display: Display | None = None) -> None:
+        """Talk through `api`, an Arvados API client, trying again up to `retries` times after temporary failures.
+
+        The `display`, if there is one, tells of that, and of what is waited for. Raises ArvadosError for a token that
+        cannot be sent.
+        """
+        settings.check_token(getattr(api, "api_token", None))
         self.api = api
-        self.retries = retries
+        self.attempts = Attempts(retries, display)
 
     @classmethod
-    def connect(cls, retries: int) -> "Cluster":
+    def connect(cls, retries: int, display: Display | None = None) -> "Cluster":
         """The cluster that the user's environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN)."""
-        import arvados
+        host = settings.check()
+        whom = f"Arvados at {host}"
 
-        missing = [key for key in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not arvados.config.get(key)]
-        if missing:
-            raise ArvadosError(
-                f"{' and '.join(missing)} not set",
-                "Set them in the environment or in ~/.config/arvados/settings.conf; "
-                "the Arvados Workbench shows yours under 'Get API token'.",
-            )
+        def connected() -> Any:
+            with explained(f"connecting to {whom}", first=True):
+                return _client()
 
-        def client() -> Any:
-            with _explained(f"connecting to Arvados at {arvados.config.get('ARVADOS_API_HOST')}"):
-                try:
-                    return arvados.api("v1", num_retries=retries)
-                except OSError as error:
-                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                        raise
-                    # The SDK keeps the API's description in the home directory, whose disk is full.
-                    return arvados.api("v1", cache=False, num_retries=retries)
-                except (TypeError, LookupError) as error:  # what the SDK makes of an answer that is no object
-                    raise ValueError(str(error)) from error
-
-        return cls(_read_again(client, retries), retries)
+        return cls(Attempts(retries, display)(whom, connected), retries, display)
 
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
@@ -104,6 +91,38 @@ class Cluster:
         """How many copies of a block the cluster wants by default."""
         return int(self._described("defaultCollectionReplication"))
 
+    @property
+    def signature_seconds(self) -> int | None:
+        """For how long a block's signature is good; None if Arvados does not say."""
+        seconds = self.api._rootDesc.get("blobSignatureTtl")
+        return seconds if isinstance(seconds, int) else None
+
+    @property
+    def takes_slashes(self) -> bool:
+        """Whether a collection's name may have a slash in it (Collections.ForwardSlashNameSubstitution)."""
+        collections = self.api.config().get("Collections")
+        return isinstance(collections, dict) and bool(collections.get("ForwardSlashNameSubstitution"))
+
+    def scopes(self) -> Sequence[str] | None:
+        """What the token is good for: `all`, or methods and paths; None for a token that may not even ask that."""
+        try:
+            token = self.ask("asking what the token is good for", self.api.api_client_authorizations().current())
+        except ArvadosRefusedError as error:
+            if error.http_status not in (403, 404):  # 404: a token of another cluster, or from the configuration
+                raise
+            return None
+        scopes = token.get("scopes")
+        return [str(scope) for scope in scopes] if isinstance(scopes, list) else ["all"]
+
+    def may_create_collections(self) -> bool:
+        """Whether the token is good for that, by trying to create one that cannot be."""
+        request = self.api.collections().create(body={"collection": {"manifest_text": "no manifest"}})
+        try:
+            self.ask("trying what the token is good for", request)
+        except ArvadosRefusedError as error:
+            return error.http_status != 403
+        return True
+
     def _described(self, what: str) -> Any:
         if what not in self.api._rootDesc:
             raise ArvadosError(f"Arvados' description of its API does not have its {what}")
@@ -113,9 +132,9 @@ class Cluster:
         """The user whose token is used."""
         return self.ask("asking who the user is", self.api.users().current(), fields=["uuid"])
 
-    def get(self, resource: str, uuid: str) -> Record:
+    def get(self, resource: str, uuid: str, **parameters: object) -> Record:
         """One object, a collection with its signed manifest."""
-        request = getattr(self.api, resource)().get(uuid=uuid)
+        request = getattr(self.api, resource)().get(uuid=uuid, **parameters)
         return self.ask(f"reading {uuid}", request, fields=_FIELDS[resource])
 
     def create(
@@ -126,22 +145,22 @@ class Cluster:
         An attempt may have done its work though its answer was lost. So before another one, or giving up, `made` looks
         whether the object is there.
         """
-        for attempt in itertools.count():
+        whom = f"Arvados: creating {what}"
+
+        def attempt() -> Record:
             request = getattr(self.api, resource)().create(body=body, **parameters)
             try:
                 with _sent_once(request.http):
                     return self.ask(f"creating {what}", request, retries=0, fields=["uuid"])
             except ArvadosError as error:
-                if isinstance(error, ArvadosRefusedError) and not error.is_temporary:
-                    raise
-                with contextlib.suppress(ArvadosError):
-                    record = made()
-                    if record is not None:
-                        return record
-                if attempt >= self.retries:
-                    raise
-            _pause(attempt)
-        raise AssertionError
+                if error.trouble is not None:
+                    with contextlib.suppress(ArvadosError):
+                        record = made()
+                        if record is not None:
+                            return record
+                raise
+
+        return self.attempts(whom, attempt)
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
         """Change the fields of an object that `body` has."""
@@ -249,18 +268,34 @@ class Cluster:
         It may be sent more than once unless `retries` is 0. The answer has these `fields`; that of a list has `items`
         that have those.
         """
-        connection = {} if lane is None or lane.http is None else {"http": lane.http}
-        tries = self.retries if retries is None else retries
+        http = lane.http if lane is not None and lane.http is not None else getattr(request, "http", None)
+        connection = {} if http is None else {"http": http}
 
         def answer() -> Record:
-            with _explained(what):
-                found = request.execute(num_retries=tries, **connection)
+            with explained(what), once(http):
+                found = request.execute(num_retries=0, **connection)
                 _check([found], fields if items is None else ["items"])
                 if items is not None:
                     _check(found["items"], items)
                 return found  # type: ignore[no-any-return]
 
-        return _read_again(answer, tries)
+        return self.attempts(f"Arvados: {what}", answer, retries)
+
+
+def _client() -> Any:
+    """A client made from the user's settings, which does not try again by itself."""
+    import apiclient.errors
+    import arvados
+
+    try:
+        return arvados.api("v1", num_retries=0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # The SDK keeps the API's description in the home directory, whose disk is full.
+        return arvados.api("v1", cache=False, num_retries=0)
+    except (TypeError, LookupError) as error:  # what the SDK makes of a description that is no object
+        raise apiclient.errors.InvalidJsonError(str(error)) from error
 
 
 def _check(records: Sequence[object], fields: Sequence[str]) -> None:
@@ -274,54 +309,23 @@ def _check(records: Sequence[object], fields: Sequence[str]) -> None:
                 raise ValueError(f"its {name} is {record[name]!r}" if name in record else f"it has no {name}")
 
 
-def _read_again(ask: Callable[[], _Answer], retries: int) -> _Answer:
-    """Ask again up to `retries` times when an answer came that is not whole, or not Arvados': the SDK does not."""
-    for attempt in range(retries):
-        with contextlib.suppress(_UnreadableError):
-            return ask()
-        _pause(attempt)
-    return ask()
-
-
-def _pause(attempt: int) -> None:
-    # At first none, for a connection that was idle may just have gone stale; later with more patience.
-    time.sleep(random.random() * min(2**attempt, _LONGEST_PAUSE) if attempt else 0)
-
-
-def tokens(api: Any) -> list[str]:
-    """What must not be shown to anybody: the user's tokens, in the configuration and in the client if there is one."""
-    import arvados
-
-    found = (arvados.config.get("ARVADOS_API_TOKEN"), getattr(api, "api_token", None))
-    return [token for token in found if isinstance(token, str)]
-
-
 @contextlib.contextmanager
-def logs_cleaned(clean: Callable[[str], str]) -> Iterator[None]:
-    """Pass what the SDK logs through `clean`: it has words of servers in it, and with ARVADOS_DEBUG much else."""
-    import logging
-
-    import arvados
-
-    formatter = logging.Formatter()
-
-    def passes(record: logging.LogRecord) -> bool:
-        record.msg, record.args = clean(record.getMessage()), None
-        if record.exc_info:
-            record.exc_text = clean(formatter.formatException(record.exc_info))
-        return True
-
-    arvados.log_handler.addFilter(passes)
+def once(http: Any) -> Iterator[None]:
+    """Keep the SDK from trying again, which is done here, where it can be told."""
+    if not hasattr(http, "num_retries"):
+        yield
+        return
+    retries, http.num_retries = http.num_retries, 0
     try:
         yield
     finally:
-        arvados.log_handler.removeFilter(passes)
+        http.num_retries = retries
 
 
 @contextlib.contextmanager
 def _sent_once(http: Any) -> Iterator[None]:
-    """Keep the SDK, and httplib2 below it, from sending again what was not answered."""
-    retries, send = http.num_retries, http._conn_request
+    """Keep httplib2 from sending again what was not answered."""
+    send = http._conn_request
 
     def send_once(connection: Any, *arguments: Any) -> Any:
         request, attempts = connection.request, itertools.count()
@@ -337,11 +341,11 @@ def _sent_once(http: Any) -> Iterator[None]:
         finally:
             connection.request = request
 
-    http.num_retries, http._conn_request = 0, send_once
+    http._conn_request = send_once
     try:
         yield
     finally:
-        http.num_retries, http._conn_request = retries, send
+        http._conn_request = send
 
 
 def like(text: str) -> str:
@@ -390,37 +394,3 @@ def _twin(http: Any) -> Any:
     twin.orig_http_request = types.MethodType(type(http).request, twin)
     twin.request = types.MethodType(http.request.__func__, twin)
     return twin
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    import apiclient.errors
-    import httplib2
-
-    try:
-        yield
-    except apiclient.errors.HttpError as error:
-        raise ArvadosRefusedError(f"{what}: {error._get_reason().strip()}", error.resp.status) from error
-    except http.client.IncompleteRead as error:
-        raise _UnreadableError(f"{what}: {error}") from error
-    except (apiclient.errors.Error, httplib2.HttpLib2Error, http.client.HTTPException, OSError, OverflowError) as error:
-        raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
-    except ValueError as error:  # after OSError, for what is wrong with a certificate is both
-        raise _UnreadableError(f"{what}: Arvados' answer could not be read: {error}") from error
-
-
-class _UnreadableError(ArvadosError):
-    """There was an answer, and it is not whole or not what Arvados answers."""
-
-
-class ArvadosRefusedError(ArvadosError):
-    """The API server answered with an error."""
-
-    def __init__(self, message: str, http_status: int) -> None:
-        super().__init__(message, "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None)
-        self.http_status = http_status
-
-    @property
-    def is_temporary(self) -> bool:
-        """Whether the same request may be answered otherwise soon."""
-        return self.http_status in (408, 429) or self.http_status >= 500

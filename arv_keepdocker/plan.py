@@ -4,9 +4,9 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .blocks import portable_data_hash
 from .cluster import Cluster, Record
 from .entry import Entry
-from .keep.blocks import portable_data_hash
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 
@@ -41,6 +41,8 @@ class Plan:
     """How the image got there, apart from its links."""
     same: frozenset[str] = frozenset()
     """UUIDs of collections that are known to hold the same image."""
+    whole: bool = False
+    """Whether the image is there by its id and name, and only what an engine knows it by is missing, if anything."""
 
     @property
     def steps(self) -> list[str]:

@@ -1,6 +1,7 @@
 """The story of one image: find it, look for it in Arvados, save and upload it if it is not there, record it."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -121,11 +122,13 @@ def push(options: Options, tools: Tools) -> Outcome:
     Raises a KeepdockerError.
     """
     _check_name(options.reference.name if options.reference is not None else None)
-    project = tools.catalog.project(options.project)
+    if options.title is not None:
+        tools.catalog.check_title(options.title)
+    project = tools.catalog.projects.find(options.project)
     outcome = _push(project, options, tools)
     if not options.dry_run and outcome.collection is not None:
         if outcome.plan.made is not Made.STORED:
-            tools.display.note(outcome.plan.summary(tools.catalog.project_name(project)))
+            tools.display.note(outcome.plan.summary(tools.catalog.projects.called(project)))
         _warn_of_another(outcome.plan, outcome.collection, tools)
     return outcome
 
@@ -141,7 +144,7 @@ def _push(project: str, options: Options, tools: Tools) -> Outcome:
         plan = tools.catalog.adopt(entry, found.in_arvados)
         if plan is None:
             raise ImageNotFoundError(f"image {options.reference} was in Arvados just now and is gone")
-        return _carried_out(plan, options)
+        return _carried_out(plan, options, tools)
 
 
 def _push_from_engine(
@@ -157,6 +160,7 @@ def _push_from_engine(
     with _only_one_run(image.id, options, tools):
         outcome = _stored_already(entry, options, tools)
         if outcome is None:
+            tools.catalog.projects.check_writable(project)
             _check_format(options, tools)
             outcome = _save_and_store(image, entry, options, tools)
         if not options.dry_run:
@@ -176,7 +180,7 @@ def _stored_already(entry: Entry, options: Options, tools: Tools) -> Outcome | N
     for candidate in candidates:
         plan = catalog.adopt(candidate)
         if plan is not None:
-            return _carried_out(plan, options)
+            return _carried_out(plan, options, tools)
     return None
 
 
@@ -202,7 +206,9 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
 
     name = options.reference.name if options.reference is not None else None
     wanted = Wanted(name, options.platform, bool(options.universal), layout=True)
-    with _way(options, tools).from_file(file, wanted) as archive:
+    refusal = None if os.path.isfile(file) else tools.catalog.projects.refusal(project)
+    # What can be read only once is sent while it is read, unless that is known to be in vain.
+    with _way(options if refusal is None else replace(options, dry_run=True), tools).from_file(file, wanted) as archive:
         contents = archive.contents
         _warn_of_platform(contents.image.platform, options, tools)
         _warn_of_layers(contents.image, tools)
@@ -213,6 +219,7 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
         with _only_one_run(entry.image_id, options, tools):
             stored = _there(entry, options, tools)
             if stored is None:
+                tools.catalog.projects.check_writable(project)
                 _check_format(options, tools)
             return stored or _made(archive, entry, options, tools)
 
@@ -220,10 +227,15 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
 def _there(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
     """What Arvados has of an image whose id is certain."""
     plan = None if options.force else tools.catalog.adopt(entry) or tools.catalog.complete(entry)
-    return _carried_out(plan, options) if plan is not None else None
+    return _carried_out(plan, options, tools) if plan is not None else None
 
 
-def _carried_out(plan: Plan, options: Options) -> Outcome:
+def _carried_out(plan: Plan, options: Options, tools: Tools) -> Outcome:
+    if plan.steps:
+        refusal = tools.catalog.projects.refusal(plan.entry.project)
+        if refusal is not None and not plan.whole:
+            raise refusal
+        plan = plan if refusal is None else replace(plan, links=())
     return Outcome(plan, plan.source if options.dry_run else plan.carry_out())
 
 

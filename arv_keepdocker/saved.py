@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from . import arvput, contents
+from . import arvput, contents, sdk_logs
 from .cache import Cache
 from .catalog import Catalog
 from .contents import Contents, Wanted
@@ -118,7 +118,8 @@ class Saved:
         path = self.path if repacked is None else self._repacked(repacked)
         arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
         try:
-            uuid = arvput.put(str(path), entry.filename, arguments, way.catalog.cluster.api)
+            with sdk_logs.retries_told(way.display), way.display.waiting("arv-put to store the image"):
+                uuid = arvput.put(str(path), entry.filename, arguments, way.catalog.cluster.api)
             try:
                 self._check_unchanged()
             except KeepdockerError:

@@ -1,9 +1,8 @@
 """The usual way: an archive goes to Keep while it is read, block by block, and only what is new is sent."""
 
-import hashlib
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,20 +12,21 @@ from .archive import Image
 from .blocks import Cutter, Piece, manifest
 from .cache import Cache
 from .catalog import Catalog
-from .cluster import ArvadosRefusedError
 from .contents import Contents, Wanted
 from .display import Display
 from .engine import Engine, EngineImage
 from .entry import Entry
 from .errors import ArvadosError, CacheError, KeepdockerError
-from .keep.blocks import locators
-from .keep.journal import Journal, valid
-from .keep.sender import Sender, Stored, putter
+from .journal import Journal, valid
+from .keep import Putter, Sender
 from .progress import Progress
 from .repack import Extent
 from .source import EngineSource, FileSource, Source
 from .tarball import Readable
+from .troubles import ArvadosRefusedError
 
+_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+\S*")
+_EXPIRY = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 _MARGIN = 60 * 60
 """Seconds for which a signature must still be good: the collection is made when everything is sent."""
 
@@ -61,6 +61,14 @@ class Streaming:
         """
         source = FileSource(file)
         yield Streamed(self, source, wanted, contents.read(source, wanted) if source.repeatable else None)
+
+    def tell_what_cannot_be_reused(self) -> None:
+        """Say that everything is sent, where blocks' signatures expire sooner than a collection could be made."""
+        seconds = self.catalog.cluster.signature_seconds
+        if self.reuse and seconds is not None and seconds <= _MARGIN:
+            self.display.note(
+                f"this cluster's signatures are good for {seconds} s: nothing that Arvados has already can be reused"
+            )
 
     @property
     def journal(self) -> Journal | None:
@@ -133,13 +141,17 @@ class Streamed:
         try:
             return way.catalog.create(entry, uploaded.manifest)
         except ArvadosRefusedError as error:
-            if error.http_status != 403 or not uploaded.reused:
-                raise
-            way.catalog.project(entry.project)  # raises an error that says more if that is what is refused
-            if not self._source.repeatable:
-                raise ArvadosError(str(error), "Try again with --force, which sends every block.") from error
             # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
-            way.display.warning(f"{error}; sending every block, also those that Arvados has")
+            expired = expires_before(uploaded.manifest, time.time() + _MARGIN)
+            if error.http_status != 403 or not (uploaded.reused or expired):
+                raise
+            way.catalog.projects.forget()
+            way.catalog.projects.check_writable(entry.project)  # may raise an error that says more
+            if not self._source.repeatable:
+                hint = "Try again with --force, which sends every block." if uploaded.reused else None
+                raise ArvadosError(str(error), hint) from error
+            why = "signatures of blocks may have expired" if expired else str(error)
+            way.display.warning(f"{why}; sending every block once more, also those that Arvados has")
             return None
 
     def _sent_again(self) -> _Uploaded:
@@ -166,13 +178,14 @@ class Streamed:
     def _upload(self, reuse: bool) -> _Uploaded:
         way, wanted = self._way, self._wanted
         journal = way.journal
-        put = _remembering(putter(way.catalog.cluster), journal if way.remember else None)
+        put = _remembering(Putter(way.catalog.cluster), journal if way.remember else None)
         known = partial(_known, way.catalog, journal if way.resume else None, wanted.name)
         sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
         progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
-        cutter = Cutter(partial(_sent_when_there_is_room, sender), hold=wanted.may_change)
+        cutter = Cutter(sender.send, hold=wanted.may_change)
         if not way.dry_run:
             way.display.note(f"uploading {self._source.what}")
+            way.tell_what_cannot_be_reused()
         with self._explained(), sender, progress:
             read = contents.read(
                 self._source, wanted, lambda stream: _Feeder(stream, cutter, progress), cutter.announce
@@ -195,11 +208,11 @@ class Streamed:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         way = self._way
-        goes_on = way.resume and way.remember and way.journal is not None
-        hint = "What was sent need not be sent again: try the same command again." if goes_on else None
         try:
             yield
         except ArvadosError as error:
+            goes_on = error.trouble is not None and way.resume and way.remember and way.journal is not None
+            hint = "What was sent need not be sent again: try the same command again." if goes_on else None
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 
 
@@ -221,9 +234,19 @@ class _Feeder:
 def _known(catalog: Catalog, journal: Journal | None, name: str | None) -> dict[str, str]:
     """The locators of blocks that need not be sent, by `md5+size`."""
     until = time.time() + _MARGIN
-    sent = journal.read(until).locators if journal is not None else []
+    sent = journal.read(until) if journal is not None else []
     good = [locator for locator in (*sent, *locators(catalog.newest_manifests(name))) if valid(locator, until)]
     return {"+".join(locator.split("+")[:2]): locator for locator in good}
+
+
+def locators(manifests: Iterable[str]) -> Iterator[str]:
+    """All that are in the manifests. A file may be called what looks like one; but its name is only part of a word."""
+    return filter(_LOCATOR.fullmatch, " ".join(manifests).split())
+
+
+def expires_before(manifest_text: str, time: float) -> bool:
+    """Whether a block's signature in the manifest is not good any more at that time, in seconds since 1970."""
+    return any(int(expiry, 16) < time for expiry in _EXPIRY.findall(manifest_text))
 
 
 def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:
@@ -236,13 +259,8 @@ def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callab
     return put_and_remember
 
 
-def _sent_when_there_is_room(sender: Sender, data: bytes) -> "Future[Stored]":
-    sender.take_room()
-    return sender.send(data)
-
-
 def _unsent(data: bytes) -> str:
-    return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+    return ""
 
 
 def _layer_states(image: Image, cutter: Cutter, pieces: Sequence[Piece]) -> tuple[LayerState, ...]:

@@ -199,7 +199,7 @@ def test_a_project_that_may_only_be_read(
 def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command) -> None:
     image = images.build(engine.host)
     environment = {"ARVADOS_API_TOKEN": sandbox.users["inactive"].token}
-    failed(run("--retries=0", image.name, env=environment), 6, "403 Forbidden")
+    failed(run("--retries=0", image.name, env=environment), 6, "not active")
 
 
 @pytest.mark.parametrize("formats", [["v1"], []])

@@ -1,1 +1,0 @@
-"""What goes to Keep: blocks on their way, what is there already, and the notes of it."""

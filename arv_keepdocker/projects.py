@@ -1,0 +1,150 @@
+"""Where images are stored: projects and users' homes, and whether the user may write there."""
+
+import re
+
+from .cluster import Cluster, Record
+from .errors import ArvadosError, UsageError
+from .troubles import ArvadosRefusedError
+
+_GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
+_USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
+_WRITES = ("POST /arvados/v1/collections", "POST /arvados/v1/links")
+"""The requests without which nothing can be stored."""
+
+
+class Projects:
+    """Asks for no more than is needed: what is only looked for is not checked for writing."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._user: Record | None = None
+        self._found: dict[str, Record] = {}
+        self._writable: set[str] = set()
+
+    @property
+    def user(self) -> Record:
+        """The user whose token is used."""
+        if self._user is None:
+            self._user = self._cluster.current_user()
+        return self._user
+
+    def find(self, uuid: str | None) -> str:
+        """The UUID of the given project, which is there and can be read, or of the user's home.
+
+        Raises UsageError or ArvadosError, also for the home of somebody else, unless the user is an administrator.
+        """
+        if uuid is None:
+            self._check_active()
+            return str(self.user["uuid"])
+        if _USER.fullmatch(uuid):
+            self._check_cluster(uuid)
+            if uuid == self.user["uuid"]:
+                return uuid
+            if not self.user.get("is_admin"):
+                raise ArvadosError(
+                    f"{uuid} is another user, and only an administrator may store images in other users' homes"
+                )
+        self._found[uuid] = self.owner(uuid)
+        return uuid
+
+    def owner(self, uuid: str) -> Record:
+        """The project, or the user whose home it is, that the UUID names. Raises UsageError or ArvadosError."""
+        if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
+            raise UsageError(f"{uuid!r} is not the UUID of a project")
+        self._check_cluster(uuid)
+        try:
+            owner = self._cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
+        except ArvadosRefusedError as error:
+            if error.http_status != 404:
+                raise
+            if self._is_in_trash(uuid):
+                raise ArvadosError(f"project {uuid} is in the trash, or in a project that is") from error
+            raise ArvadosError(f"there is no project {uuid}, or you may not read it: {error}") from error
+        if _GROUP.fullmatch(uuid) and owner.get("group_class") != "project":
+            raise ArvadosError(f"{uuid} is not a project but a {owner.get('group_class') or 'group'}")
+        return owner
+
+    def called(self, uuid: str) -> str:
+        """What to call a project that was found."""
+        if _GROUP.fullmatch(uuid):
+            return str(self._found.get(uuid, {}).get("name") or uuid)
+        return "your home project" if uuid == self.user["uuid"] else f"the home project of {uuid}"
+
+    def refusal(self, uuid: str) -> ArvadosError | None:
+        """Why nothing can be stored in the project, as far as that is known. Raises ArvadosError if it is not."""
+        try:
+            self.check_writable(uuid)
+        except ArvadosError as error:
+            if error.trouble is not None:
+                raise
+            return error
+        return None
+
+    def check_writable(self, uuid: str) -> None:
+        """Raise ArvadosError if it is known that the user or the token may not store anything there.
+
+        Once it was found to be all right, it is not asked again.
+        """
+        if uuid in self._writable:
+            return
+        self._check_active()
+        self._check_scopes()
+        if _GROUP.fullmatch(uuid):
+            self._check_project(uuid)
+        self._writable.add(uuid)
+
+    def forget(self) -> None:
+        """Ask anew, for what was all right may have changed."""
+        self._user = None
+        self._found.clear()
+        self._writable.clear()
+
+    def _check_cluster(self, uuid: str) -> None:
+        prefix = self._cluster.uuid_prefix
+        if not uuid.startswith(prefix):
+            raise ArvadosError(
+                f"{uuid} belongs to the cluster {uuid[:5]}, and ARVADOS_API_HOST names {prefix}",
+                "An image is stored in the cluster that ARVADOS_API_HOST names.",
+            )
+
+    def _is_in_trash(self, uuid: str) -> bool:
+        if not _GROUP.fullmatch(uuid):
+            return False
+        try:
+            self._cluster.get("groups", uuid, include_trash=True)
+        except ArvadosRefusedError:
+            return False
+        return True
+
+    def _check_active(self) -> None:
+        if self.user.get("is_active") is False:
+            raise ArvadosError(
+                f"your account on this cluster, {self.user['uuid']}, is not active: it may not store anything",
+                "Log in to the Workbench, or ask the cluster's administrator.",
+            )
+
+    def _check_scopes(self) -> None:
+        scopes = self._cluster.scopes()
+        if scopes is None:
+            missing = [] if self._cluster.may_create_collections() else [_WRITES[0]]
+        else:
+            missing = [request for request in _WRITES if not any(_allows(scope, request) for scope in scopes)]
+        if missing:
+            raise ArvadosError(
+                f"the token may not be used to store an image: its scopes do not have {' and '.join(missing)}",
+                "Use a token that is good for everything; the Workbench shows yours under 'Get API token'.",
+            )
+
+    def _check_project(self, uuid: str) -> None:
+        project = self._found.get(uuid) or self.owner(uuid)
+        name = f"project {uuid} ({project.get('name')})"
+        if project.get("frozen_by_uuid"):
+            raise ArvadosError(f"{name} is frozen: nothing can be stored in it")
+        # `can_write` is in the server's answer since Arvados 2.6 (sdk/go/arvados/group.go).
+        if project.get("can_write") is False:
+            raise ArvadosError(f"you may not write to {name}, or it is in a project that is frozen")
+
+
+def _allows(scope: str, request: str) -> bool:
+    """Whether a token's scope is for the request (Arvados: services/api/app/models/api_client_authorization.rb)."""
+    return scope in ("all", request) or (scope.endswith("/") and request.startswith(scope))

@@ -1,0 +1,98 @@
+"""What the SDK logs: words of ours, or nothing, unless the user is looking for a fault (ARVADOS_DEBUG)."""
+
+import ast
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+from . import settings
+from .display import Display
+from .troubles import KeepProblem
+
+_OURS = {"arvados", "arvados.arv_put"}
+"""Loggers that tell the user something: where settings.conf was not found, and what arv-put does."""
+
+
+@contextlib.contextmanager
+def in_our_words(display: Display) -> Iterator[None]:
+    """Keep the SDK's lines from stderr, or clean them: they have words of servers in them, and everything when
+    debugging. Raises ArvadosError if the user's settings cannot be read, which importing the SDK does."""
+    formatter = logging.Formatter()
+    debugging = bool(os.environ.get("ARVADOS_DEBUG"))
+
+    def passes(record: logging.LogRecord) -> bool:
+        if not debugging:
+            _tell(record, display)
+            return False
+        record.msg, record.args = display.clean(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = display.clean(formatter.formatException(record.exc_info))
+        return True
+
+    with contextlib.ExitStack() as stack:
+        _filter(stack, logging.getLogger("arvados"), passes)  # it has something to say when it is imported
+        settings.load()
+        import arvados
+
+        _filter(stack, arvados.log_handler, passes)
+        yield
+
+
+def _filter(stack: contextlib.ExitStack, place: logging.Filterer, passes: Callable[[logging.LogRecord], bool]) -> None:
+    place.addFilter(passes)
+    stack.callback(place.removeFilter, passes)
+
+
+def _tell(record: logging.LogRecord, display: Display) -> None:
+    if record.name in _OURS and record.levelno >= logging.WARNING:
+        display.warning(record.getMessage())
+    elif record.name in _OURS:
+        display.note(record.getMessage())
+
+
+@contextlib.contextmanager
+def retries_told(display: Display) -> Iterator[None]:
+    """Tell in our words of what the SDK tries again by itself, as arv-put has it do."""
+    with (
+        _heard("googleapiclient.http", logging.WARNING, lambda record: _tell_of_api(record, display)),
+        _heard("arvados.keep", logging.DEBUG, lambda record: _tell_of_keep(record, display)),
+    ):
+        yield
+
+
+def _tell_of_api(record: logging.LogRecord, display: Display) -> None:
+    if str(record.msg).startswith("Sleeping ") and isinstance(record.args, tuple) and len(record.args) == 7:
+        seconds, attempt, tries, *_, problem = record.args
+        trouble = f"Arvados answered {problem}" if isinstance(problem, int) else f"no answer from Arvados ({problem})"
+        display.retrying(f"{trouble}; trying again in {seconds:.0f} s ({attempt} of {tries})")
+
+
+def _tell_of_keep(record: logging.LogRecord, display: Display) -> None:
+    if not str(record.msg).startswith("Request fail: PUT ") or not isinstance(record.args, tuple):
+        return
+    said = str(record.args[-1])
+    with contextlib.suppress(ValueError, TypeError, SyntaxError):
+        status, reason = ast.literal_eval(said)  # the SDK's HttpError has no other words
+        said = KeepProblem.of(SimpleNamespace(status_code=status, reason=reason)).trouble
+    display.retrying(f"arv-put: {said}")
+
+
+@contextlib.contextmanager
+def _heard(name: str, level: int, hear: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Hear what is logged by that name at this level or above; what would not have been logged goes no further."""
+    logger = logging.getLogger(name)
+    usual, own = logger.getEffectiveLevel(), logger.level
+
+    def passes(record: logging.LogRecord) -> bool:
+        hear(record)
+        return record.levelno >= usual
+
+    logger.addFilter(passes)
+    logger.setLevel(min(level, usual))
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
+        logger.setLevel(own)

@@ -1,0 +1,147 @@
+"""The user's settings for Arvados, from the environment and settings.conf, and what cannot be right about them."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import ArvadosError, quoted
+
+_BAD_IN_TOKEN = (
+    (r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", "a line break"),
+    (r"\s", "white space"),
+    (r"[\x00-\x1f\x7f]", "a control character"),
+    (r"[^!-~]", "a character that is not ASCII"),
+)
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:]+)(?::(?P<port>[^:]*))?")
+_HOST_HINT = "It is a name or an address, and perhaps a port: ARVADOS_API_HOST=arvados.example.org or HOST:PORT."
+
+
+def load() -> None:
+    """Import the SDK, which reads the settings. Where settings.conf may not be read, the environment has to do.
+
+    Raises ArvadosError if its content is not what it should be.
+    """
+    try:
+        try:
+            import arvados
+        except OSError:  # the home directory is somebody else's
+            with _nowhere_at_home():
+                import arvados.config
+
+                arvados.config.initialize()  # it takes what it could not read for read
+    except ValueError as error:  # a line has no =, or is not text
+        raise ArvadosError(f"the settings of Arvados' client, settings.conf, could not be read: {error}") from error
+
+
+@contextlib.contextmanager
+def _nowhere_at_home() -> Iterator[None]:
+    usual = {name: os.environ.pop(name, None) for name in ("HOME", "XDG_CONFIG_HOME", "CONFIGURATION_DIRECTORY")}
+    os.environ["HOME"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+        os.environ.update({name: value for name, value in usual.items() if value is not None})
+
+
+def tokens(api: Any) -> list[str]:
+    """What must not be shown to anybody: the user's tokens, in the settings and in the API client if there is one."""
+    import arvados.config
+
+    found = (arvados.config.get("ARVADOS_API_TOKEN"), getattr(api, "api_token", None))
+    return [token for token in found if isinstance(token, str)]
+
+
+def check() -> str:
+    """The cluster's host and perhaps port. Raises ArvadosError for settings by which no cluster can be asked."""
+    import arvados.config
+
+    load()
+    missing = [key for key in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not arvados.config.get(key)]
+    if missing:
+        raise ArvadosError(
+            f"{' and '.join(missing)} not set{_unreadable()}",
+            "Set them in the environment or in ~/.config/arvados/settings.conf; "
+            "the Arvados Workbench shows yours under 'Get API token'.",
+        )
+    host: str = arvados.config.get("ARVADOS_API_HOST")
+    check_token(arvados.config.get("ARVADOS_API_TOKEN"))
+    _check_host(host)
+    for name in ("ARVADOS_KEEP_SERVICES", "ARVADOS_KEEP_PROXY"):
+        for url in (arvados.config.get(name) or "").split():
+            _check_keep_service(name, url)
+    return host
+
+
+def _unreadable() -> str:
+    """What is wrong if settings.conf is there and may not be read: the SDK takes no notice."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    path = os.path.join(home, "arvados", "settings.conf")
+    try:
+        with open(path, "rb"):
+            return ""
+    except PermissionError as error:
+        return f", and {path} cannot be read: {error.strerror}"
+    except OSError:
+        return ""
+
+
+def check_token(token: object) -> None:
+    """Raise ArvadosError, which does not show it, for a token that no HTTP header can carry."""
+    if not isinstance(token, str):
+        return
+    for pattern, what in _BAD_IN_TOKEN:
+        if re.search(pattern, token):
+            raise ArvadosError(
+                f"ARVADOS_API_TOKEN has {what} in it, which no token has",
+                "Copy the token again, all of it and nothing else; the Workbench shows it under 'Get API token'.",
+            )
+
+
+def _check_host(host: str) -> None:
+    problem = _problem_of_host(host)
+    if problem is not None:
+        shown = f"ARVADOS_API_HOST is {quoted(host)}" if "@" not in host else "ARVADOS_API_HOST"  # a password?
+        raise ArvadosError(f"{shown}: {problem}", _HOST_HINT)
+
+
+def _problem_of_host(host: str) -> str | None:
+    if "@" in host:
+        return "it has a user name in it"
+    if "://" in host:
+        return f"it is a URL; leave out {host[: host.index('://') + 3]}"
+    if re.search(r"\s", host):
+        return "it has white space in it"
+    if bad := re.search(r"[/\\?#]", host):
+        return f"it has a {bad[0]} in it"
+    match = _HOST.fullmatch(host)
+    if match is None:
+        return "an IPv6 address goes into brackets, as in [::1]:8000" if host.count(":") > 1 else "it is no host name"
+    port = match["port"]
+    if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        return f"{port!r} is no port, which is a number from 1 to 65535"
+    return None if _is_name(match["name"]) else "it is no host name"
+
+
+def _is_name(name: str) -> bool:
+    if name.startswith("["):
+        return ":" in name
+    try:
+        encoded = name.encode("idna").decode()
+    except UnicodeError:  # also for a part of it that is empty or too long
+        return False
+    return re.fullmatch(r"[A-Za-z0-9_.-]+", encoded) is not None and not encoded.startswith(("-", "."))
+
+
+def _check_keep_service(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or no IPv6 address
+        good = False
+    if not good:
+        shown = quoted(url) if "@" not in url else "a word"  # there may be a password in it
+        raise ArvadosError(f"{name} has {shown} in it, which is no URL", f"{name} is URLs with white space between.")

@@ -1,0 +1,152 @@
+"""What goes wrong on the way to Arvados: in our words, and whether the same may succeed soon."""
+
+import contextlib
+import http.client
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .errors import ArvadosError
+
+_PASSING = {408, 409, 423, 429}
+"""HTTP statuses below 500 after which the same request may be answered otherwise soon."""
+_TLS_BREAKS_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+_REQUEST_ID = re.compile(r"\[req-\w+\] ")
+_RAILS = re.compile(r"(?:https?:)?//[\w.-]*\.internal\b\S*: ")
+"""What the controller puts before what Rails says: an address that nobody else can ask."""
+_QUERY = re.compile(r"((?:https?:)?//[^\s?]+)\?\S*?(?=:?(?:\s|$))")
+_SCOPES = re.compile(r"(403 Forbidden: )?Forbidden( \(req-\w+\))?")
+"""What a token is told that is not good for a request."""
+TRUST_HINT = (
+    "If the cluster's certificate is from an authority of your own, name the file of that one's certificate in "
+    "SSL_CERT_FILE, or put it into /etc/arvados/ca-certificates.crt. "
+    "ARVADOS_API_HOST_INSECURE=1 trusts any server, which then gets your token."
+)
+_HOST_HINT = "Is ARVADOS_API_HOST right?"
+_CURL = re.compile(r"\((\d+), (['\"])(.*)\2\)", re.DOTALL)
+"""How pycurl spells an error: libcurl's number (CURLcode) and words."""
+_CURL_NOT_FOUND = {5, 6}
+_CURL_UNTRUSTED = {51, 60, 83, 90, 91}
+_CURL_HOPELESS = {1, 3, 4, 43, 53, 54, 58, 59, 66, 77, 80, 82, *_CURL_UNTRUSTED}
+"""Bad URLs and certificates, and options that this libcurl does not know."""
+_CURL_TIMEOUT = 28
+
+
+class UnreadableError(ArvadosError):
+    """There was an answer, and it is not whole or not what Arvados answers."""
+
+
+class ArvadosRefusedError(ArvadosError):
+    """The API server answered with an error."""
+
+    def __init__(self, what: str, reason: str, http_status: int) -> None:
+        hint = "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None
+        if http_status == 403 and _SCOPES.fullmatch(reason):
+            hint = "The token may be good for some requests only (its scopes)."
+        if str(http_status) not in reason:
+            reason = f"{http_status} {reason}"
+        super().__init__(f"{what}: {reason}", hint, f"Arvados answered {http_status}" if passes(http_status) else None)
+        self.http_status = http_status
+
+
+def passes(http_status: int) -> bool:
+    """Whether the same request may be answered otherwise soon."""
+    return http_status in _PASSING or http_status >= 500
+
+
+def worded(text: str) -> str:
+    """What Arvados says, without addresses inside the cluster and the query of a URL."""
+    return _QUERY.sub(r"\1", _RAILS.sub("", text)).strip()
+
+
+@contextlib.contextmanager
+def explained(what: str, first: bool = False) -> Iterator[None]:
+    """Raise what the SDK raises in the block as an ArvadosError.
+
+    `first` is for the first request of all: whoever cannot be found then is not there. Later it may be the network.
+    """
+    import apiclient.errors
+    import httplib2
+
+    try:
+        yield
+    except apiclient.errors.HttpError as error:
+        raise ArvadosRefusedError(what, worded(error._get_reason()), error.resp.status) from error
+    except http.client.IncompleteRead as error:
+        raise UnreadableError(f"{what}: {error}", trouble="Arvados' answer broke off") from error
+    except ssl.SSLError as error:
+        raise _tls_error(what, error) from error
+    except httplib2.ServerNotFoundError as error:
+        trouble = None if first else "Arvados' host was not found"
+        raise ArvadosError(f"{what}: its name does not resolve to an address", _HOST_HINT, trouble) from error
+    except (apiclient.errors.InvalidJsonError, apiclient.errors.UnknownApiNameOrVersion) as error:
+        raise ArvadosError(f"{what}: what answers there is not Arvados", _HOST_HINT) from error
+    except (httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
+        reason = _reason(error)
+        raise ArvadosError(
+            f"{what}: {reason}", _HOST_HINT if first else None, f"no answer from Arvados ({reason})"
+        ) from error
+    except (apiclient.errors.Error, OverflowError) as error:
+        raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
+    except ValueError as error:  # after OSError, for what is wrong with a certificate is both
+        trouble = "Arvados' answer could not be read"
+        raise UnreadableError(f"{what}: {trouble}: {error}", trouble=trouble) from error
+
+
+def _tls_error(what: str, error: ssl.SSLError) -> ArvadosError:
+    text = _REQUEST_ID.sub("", str(error))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        # The SDK has put it into words of its own, and makes a new exception that has nothing but them.
+        match = re.search(r"certificate verify failed: (.+?) \(_ssl", text)
+        reason = match[1] if match is not None else text.partition("\n")[0]
+        return ArvadosError(f"{what}: the server's certificate is not trusted: {reason}", TRUST_HINT)
+    broken_off = isinstance(error, _TLS_BREAKS_OFF) or "EOF" in text or "timed out" in text
+    if broken_off:
+        return ArvadosError(f"{what}: {text}", trouble="the connection to Arvados broke off")
+    if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
+        return ArvadosError(f"{what}: what answers there does not speak HTTPS", _HOST_HINT)
+    return ArvadosError(f"{what}: {text}", "SSL_CERT_FILE, if it is set, is a file with certificates.")
+
+
+def _reason(error: Exception) -> str:
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return _REQUEST_ID.sub("", words)
+
+
+@dataclass(frozen=True)
+class KeepProblem:
+    """Why a Keep service did not do what it was asked for."""
+
+    status: int
+    """HTTP's; 0 if there was no answer."""
+    curl: int
+    """libcurl's number for what went wrong then."""
+    words: str
+
+    @classmethod
+    def of(cls, error: object) -> "KeepProblem":
+        """From the SDK's HttpError, or whatever else it has for a service."""
+        status = getattr(error, "status_code", 0)
+        match = _CURL.fullmatch(str(getattr(error, "reason", "")))
+        if match is not None:
+            return cls(status, int(match[1]), match[3])
+        return cls(status, 0, re.sub(r"^HTTP/[\d.]+ ", "", str(getattr(error, "reason", error))))
+
+    @property
+    def timed_out(self) -> bool:
+        return self.curl == _CURL_TIMEOUT
+
+    def passes(self, found: bool) -> bool:
+        """Whether the same may succeed soon; `found` is whether Keep has been found before."""
+        if self.status:
+            return passes(self.status)
+        return self.curl not in _CURL_HOPELESS and (found or self.curl not in _CURL_NOT_FOUND)
+
+    @property
+    def trouble(self) -> str:
+        return f"Keep answered {self.status}" if self.status else f"no answer from Keep ({self.words})"
+
+    @property
+    def hint(self) -> str | None:
+        return TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
