@@ -14,7 +14,8 @@ assert FOUND is not None
 VERSION = FOUND[1]
 COMMANDS = ["arv-keepdocker", "keepdocker"]
 
-INSTALL = ["arvados-python-client>=3.1,<5", "ciso8601>=2.0"]
+# requests is what registries are asked with; arvados-python-client brings it, too.
+INSTALL = ["arvados-python-client>=3.1,<5", "ciso8601>=2.0", "requests>=2.25"]
 # What makes the manual page and the shells' completions from the parser, which has arv-put's options.
 DOCUMENT = ["argparse-manpage>=4.5", "shtab>=1.7"]
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
@@ -24,7 +25,7 @@ TEST = [
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8.2",
-    "requests>=2.31",
+    "types-requests>=2.31",
     "ruff>=0.6",
     "setuptools>=64",
     "wheel>=0.40",

@@ -34,6 +34,12 @@ class EngineError(KeepdockerError):
     exit_status = 4
 
 
+class RegistryError(KeepdockerError):
+    """The registry could not be asked, refused, or sent something else than it should have."""
+
+    exit_status = 4
+
+
 class ArchiveError(KeepdockerError):
     """The saved image is broken, incomplete, or of a format that the cluster refuses."""
 

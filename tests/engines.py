@@ -11,7 +11,6 @@ import struct
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -177,24 +176,35 @@ class Daemon(Service, Engine):
 class Registry(Service):
     """A private registry on loopback, where every docker engine takes plain HTTP; `.host` begins its images' names."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, htpasswd: str = "", certificate: Path | None = None, client_authority: Path | None = None
+    ) -> None:
+        """`htpasswd` has lines of users and bcrypt hashes. `certificate` is a PEM file with its key, for TLS;
+        `client_authority` one that signs for who may ask."""
         super().__init__('docker-registry serve "$0/config.yml" & read -r _; kill $!; wait $!')
         with socket.create_server(("127.0.0.1", 0)) as unused:
             self.host = f"127.0.0.1:{unused.getsockname()[1]}"
-        configuration = {
+        http: dict[str, object] = {"addr": self.host}
+        if certificate is not None:
+            authorities = {"clientcas": [str(client_authority)]} if client_authority is not None else {}
+            http["tls"] = {"certificate": str(certificate), "key": str(certificate), **authorities}
+        configuration: dict[str, object] = {
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": str(self.directory / "data")}},
-            "http": {"addr": self.host},
+            "http": http,
         }
+        if htpasswd:
+            (self.directory / "htpasswd").write_text(htpasswd)
+            configuration["auth"] = {"htpasswd": {"realm": "test", "path": str(self.directory / "htpasswd")}}
         (self.directory / "config.yml").write_text(json.dumps(configuration))  # JSON is YAML
 
     def answers(self) -> bool:
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        host, _, port = self.host.partition(":")
         try:
-            with direct.open(f"http://{self.host}/v2/") as answer:
-                return bool(answer.status == 200)
+            socket.create_connection((host, int(port)), 5).close()
         except OSError:
             return False
+        return True
 
 
 class Podman:

@@ -1,0 +1,288 @@
+"""One repository of a registry: its manifests and blobs, as the OCI distribution specification has them."""
+
+import contextlib
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ...errors import ImageNotFoundError, RegistryError
+from .auth import Authorization, DeniedError, error_words
+from .credentials import Credentials
+from .failures import TemporaryError, UnreachableError, host_of, origin, split
+from .names import RepositoryName, is_loopback
+from .transport import Answer, Transport
+
+INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+IMAGE_TYPES = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MANIFEST_LIMIT = 4 << 20
+"""Bytes; registries need not take longer ones."""
+_ACCEPT = {"Accept": ", ".join([*IMAGE_TYPES, *INDEX_TYPES])}
+_WORDS_LIMIT = 64 << 10
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
+_PROGRESS = 1 << 20
+"""Bytes after which a connection that is lost counts as the first one again."""
+_PROBE_SECONDS = 3.0
+"""For TLS with a server that does not answer plain HTTP, and may speak neither."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A manifest or an index."""
+
+    body: bytes
+    """As it came, which is what its digest is of."""
+    digest: str
+    media_type: str
+    """What the registry says that it is; may be empty."""
+
+
+class RegistryClient:
+    """Asks for what one repository holds. Every method may be called by several threads.
+
+    Raises ImageNotFoundError where the registry says that there is no such image or that one may not see it, and
+    RegistryError for everything else.
+    """
+
+    def __init__(
+        self,
+        name: RepositoryName,
+        transport: Transport,
+        find_credentials: Callable[[], Credentials | None] = lambda: None,
+    ) -> None:
+        """`find_credentials` is called when the registry first asks for them."""
+        self.name = name
+        self._transport = transport
+        self._authorization = Authorization(transport, f"repository:{name.path}:pull", find_credentials)
+        self._may_be_plain = transport.insecure or is_loopback(split(f"//{name.host}").hostname or "")
+        self._base = None if self._may_be_plain else f"https://{name.host}"
+        self._probing = threading.Lock()
+
+    def head(self, reference: str) -> str | None:
+        """The digest of the manifest that a tag or digest names; None if it is not told so.
+
+        Some registries know no HEAD. Docker Hub counts the requests for manifests, but not these.
+        """
+        try:
+            answer = self._transport.persist(lambda: self._send("HEAD", f"manifests/{reference}", _ACCEPT))
+        except DeniedError:
+            return None  # without words, which only the answer to a GET has
+        with contextlib.closing(answer):
+            digest = answer.header("Docker-Content-Digest")
+            return digest if answer.status == 200 and DIGEST.fullmatch(digest) else None
+
+    def manifest(self, reference: str) -> Document:
+        """The manifest or index that a tag or digest names, compared with the digest."""
+
+        def fetch() -> Document:
+            with contextlib.closing(self._send("GET", f"manifests/{reference}", _ACCEPT)) as answer:
+                if answer.status in (401, 403, 404):
+                    raise DeniedError(_words(answer))
+                if answer.status != 200:
+                    raise self._failed(f"manifest {reference}", answer)
+                body = answer.read(MANIFEST_LIMIT)
+                return Document(body, self._verified(reference, body, answer), _media_type(answer))
+
+        with self._explained(reference):
+            return self._transport.persist(fetch)
+
+    def document(self, digest: str, size: int) -> bytes:
+        """A blob that is kept in memory, compared with its digest."""
+        body = b"".join(self.blob(digest, size))
+        if sha256(body) != digest:
+            raise RegistryError(f"{self.name.host} sent something else than blob {digest}")
+        return body
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """The bytes of a blob, exactly `size` of them; a connection that is lost is taken up where it broke off.
+
+        They are not compared with the digest.
+        """
+        download = _Download(digest, size)
+        attempt = 0
+        while not download.whole:
+            attempt += 1
+            before = download.done
+            try:
+                yield from self._rest(download)
+            except DeniedError as error:
+                raise RegistryError(f"{self.name.host} refuses blob {digest}: {error}") from error
+            except TemporaryError as error:
+                if download.done - before >= _PROGRESS:
+                    attempt = 1
+                self._transport.wait(error, attempt)
+
+    def stop(self) -> None:
+        """Let no thread go on for long."""
+        self._transport.stop()
+
+    def close(self) -> None:
+        """Nothing: connections end with the process."""
+
+    def _rest(self, download: "_Download") -> Iterator[bytes]:
+        """What one request gets of a blob."""
+        headers = download.headers
+        with contextlib.closing(self._send("GET", f"blobs/{download.digest}", headers)) as answer:
+            if answer.status == 416 and headers:
+                download.by_range = False
+                raise TemporaryError(f"{host_of(answer.url)} has no rest of blob {download.digest}", wait=0.0)
+            if answer.status not in (200, 206):
+                raise self._failed(f"blob {download.digest}", answer)
+            for data in download.take(answer):
+                if self._transport.stopped:
+                    raise RegistryError("the download was given up")
+                yield data
+
+    def _send(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
+        """One request, with what the registry wants to know of who asks. Raises DeniedError if that is not enough."""
+        url = f"{self._base_url(method, path, headers)}/v2/{self.name.path}/{path}"
+        sent = self._authorization.header()
+        answer = self._transport.send(method, url, headers, sent)
+        if not _asks_who(answer):
+            return answer
+        words = _words(answer)
+        try:
+            secret = self._authorization.answer(answer.header("WWW-Authenticate"), sent)
+        except DeniedError as error:
+            raise DeniedError(str(error) or words) from error
+        answer = self._transport.send(method, url, headers, secret)
+        if _asks_who(answer):
+            raise DeniedError(_words(answer))
+        return answer
+
+    def _base_url(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+        """Where the registry is; of one that may speak plain HTTP, this is found out, without telling who asks."""
+        with self._probing:
+            if self._base is None:
+                self._base = self._probed(f"://{self.name.host}", f"/v2/{self.name.path}/{path}", method, headers)
+                self._authorization.plain = self._base.startswith("http:")
+            return self._base
+
+    def _probed(self, host: str, path: str, method: str, headers: Mapping[str, str]) -> str:
+        # Not TLS first: there are servers of plain HTTP that wait for the rest of what they take for a line.
+        problem: Exception | None = None
+        base = f"https{host}"
+        try:
+            with contextlib.closing(self._transport.send(method, f"http{host}{path}", headers)) as answer:
+                at = split(answer.url)
+                moved = at.scheme == "https" and at.hostname == split(base).hostname
+                base = origin(answer.url) if moved else base
+                if answer.status != 400 and not moved:  # servers of TLS say 400, if they know what it is
+                    return f"http{host}"
+        except TemporaryError as error:
+            if not error.lost:
+                raise
+            problem = error
+        except UnreachableError as error:
+            problem = error
+        try:
+            self._transport.send(method, f"{base}{path}", headers, connect=_PROBE_SECONDS).close()
+        except (TemporaryError, UnreachableError) as error:
+            if problem is not None:
+                raise problem from error
+            return f"http{host}"
+        return base
+
+    def _verified(self, reference: str, body: bytes, answer: Answer) -> str:
+        found = sha256(body)
+        for digest in (reference, answer.header("Docker-Content-Digest")):
+            if DIGEST.fullmatch(digest) and digest != found:
+                raise RegistryError(f"{self.name.host} sent something else than manifest {digest}")
+        return found
+
+    def _failed(self, what: str, answer: Answer) -> RegistryError:
+        words = _words(answer)
+        answered = f"answered {answer.status}" + (f" ({words})" if words else "")
+        return RegistryError(f"{host_of(answer.url)} does not send {what} of {self.name}: it {answered}")
+
+    @contextlib.contextmanager
+    def _explained(self, reference: str) -> Iterator[None]:
+        try:
+            yield
+        except DeniedError as error:
+            self._raise_absent(reference, str(error))
+
+    def _raise_absent(self, reference: str, words: str) -> NoReturn:
+        image = f"{self.name.path}{'@' if ':' in reference else ':'}{reference}"
+        host = "Docker Hub" if self.name.is_hub else self.name.host
+        credentials = self._authorization.credentials
+        if credentials is not None:
+            hint = f"It was asked with the credentials from {credentials.origin}."
+        else:
+            where = "" if self.name.is_hub else f" {self.name.host}"
+            hint = f"If it is private, log in: docker login{where}, or podman login{where or ' docker.io'}"
+        said = f": {words}" if words else ""
+        raise ImageNotFoundError(f"{host} has no image {image}, or you may not see it{said}", hint)
+
+
+class _Download:
+    """How far a blob has come."""
+
+    def __init__(self, digest: str, size: int) -> None:
+        self.digest = digest
+        self.size = size
+        self.done = 0
+        self.whole = False
+        self.by_range = True
+        """Whether to ask for the rest only."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Range": f"bytes={self.done}-"} if self.done and self.by_range else {}
+
+    def take(self, answer: Answer) -> Iterator[bytes]:
+        """The bytes of an answer that are not here yet."""
+        host = host_of(answer.url)
+        skip = self.done - self._start(answer)
+        if answer.status == 200 and answer.length not in (None, self.size):
+            said = f"{host} has {answer.length} bytes of blob {self.digest}"
+            raise RegistryError(f"{said}; the manifest says {self.size}")
+        for data in answer.chunks():
+            skipped = min(skip, len(data))
+            skip -= skipped
+            self.done += len(data) - skipped
+            if self.done > self.size:
+                raise RegistryError(f"{host} sent more than the {self.size} bytes of blob {self.digest}")
+            if len(data) > skipped:
+                yield data[skipped:]
+        if self.done < self.size:
+            raise TemporaryError(f"{host} sent {self.done} of the {self.size} bytes of blob {self.digest}")
+        self.whole = True
+
+    def _start(self, answer: Answer) -> int:
+        """Where in the blob an answer begins."""
+        if answer.status == 200:
+            return 0
+        found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range").strip())
+        if found is None or int(found[1]) > self.done or found[3] not in ("*", str(self.size)):
+            self.by_range = False
+            raise TemporaryError(f"{host_of(answer.url)} sent another part of a blob than it was asked for", wait=0.0)
+        return int(found[1])
+
+
+def _asks_who(answer: Answer) -> bool:
+    """Whether the registry wants to know who asks; another server, to which it has sent us, may not."""
+    return answer.status == 401 and answer.ours
+
+
+def _words(answer: Answer) -> str:
+    with contextlib.closing(answer):
+        return error_words(answer.read(_WORDS_LIMIT))
+
+
+def sha256(body: bytes) -> str:
+    """`sha256:` and the hexadecimal digest."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+def _media_type(answer: Answer) -> str:
+    return answer.header("Content-Type").partition(";")[0].strip().lower()

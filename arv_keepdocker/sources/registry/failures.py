@@ -1,0 +1,104 @@
+"""What went wrong with a server, in words that have no URL in them: its query string may be as good as a password."""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import SplitResult, urlsplit
+
+from ...errors import RegistryError
+
+
+class UnreachableError(RegistryError):
+    """There is no such host, nobody listens there, or it speaks something else."""
+
+
+class TemporaryError(Exception):
+    """What may be better at the next try."""
+
+    def __init__(self, words: str, wait: float | None = None, hint: str | None = None, lost: bool = False) -> None:
+        """`wait` is how many seconds to wait, if that is known; `lost` says that the connection was."""
+        super().__init__(words)
+        self.wait = wait
+        self.hint = hint
+        self.lost = lost
+
+
+def split(url: str) -> SplitResult:
+    """The parts of a URL that may be any text; those of an empty one where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return urlsplit("")
+    return parts
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port, the port only where it is not the scheme's own."""
+    parts = split(url)
+    port = parts.port
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
+
+
+def host_of(url: str) -> str:
+    """What of a URL a message may have: its query string may be as good as a password."""
+    return origin(url).rpartition("/")[2] or "nowhere"
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What requests and urllib3 raise for what servers, networks and settings can do; beside theirs, Python's own for
+    host names and headers that cannot be."""
+    import requests
+    import urllib3
+
+    return (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        OSError,
+        ValueError,
+    )
+
+
+def explained(error: BaseException, url: str, known: bool) -> TemporaryError | RegistryError:
+    """What happened, without what the libraries say, which has whole URLs in it; `known` is a server that has answered
+    before."""
+    host = host_of(url)
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            hint = "A registry's own authority goes into /etc/containers/certs.d/HOST/ca.crt; see also SSL_CERT_FILE."
+            return RegistryError(f"the certificate of {host} is not trusted: {each.verify_message}", hint)
+    kinds = [(type(each).__name__, each) for each in chain]
+    via = " (by way of the proxy that the environment names)" if any(name == "ProxyError" for name, _ in kinds) else ""
+    if any(isinstance(each, socket.gaierror) for each in chain):
+        return UnreachableError(f"there is no host {host} to be found{via}")
+    if any(isinstance(each, ConnectionRefusedError) for each in chain):
+        message = f"{host} refuses connections{via}"
+        return TemporaryError(message) if known else UnreachableError(message)
+    if any("Timeout" in name or isinstance(each, TimeoutError) for name, each in kinds):
+        return TemporaryError(f"{host} does not answer{via}")
+    temporary = ("ConnectionError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead", "RemoteDisconnected")
+    if any(isinstance(each, (http.client.HTTPException, OSError)) or name in temporary for name, each in kinds):
+        if any(isinstance(each, ssl.SSLError) for each in chain) and not known:
+            return UnreachableError(f"{host} does not speak TLS as it should{via}")
+        if isinstance(error, ValueError):
+            return RegistryError(f"{host} cannot be asked: the URL or the proxy that the environment names is none")
+        return TemporaryError(f"the connection to {host} was lost{via}", lost=True)
+    return RegistryError(f"{host} cannot be asked: {type(error).__name__}")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it, in whichever of Python's and the libraries' ways that is kept."""
+    seen: list[BaseException] = []
+    pending = [error]
+    while pending and len(seen) < 20:
+        each = pending.pop(0)
+        if isinstance(each, BaseException) and each not in seen:
+            seen.append(each)
+            pending += [each.__cause__, each.__context__, getattr(each, "reason", None), *each.args]
+    return iter(seen)

@@ -1,0 +1,42 @@
+"""A session of requests' that trusts whom we say, and takes nothing from ~/.netrc and no cookies."""
+
+import ssl
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+
+def session(context: ssl.SSLContext | None) -> requests.Session:
+    """For one server; `context` is for HTTPS."""
+    made = requests.Session()
+    made.trust_env = False
+    made.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    made.mount("http://", HTTPAdapter())
+    made.mount("https://", _Adapter(context) if context is not None else HTTPAdapter())
+    return made
+
+
+class _Adapter(HTTPAdapter):
+    """Lets the context alone say who is trusted; requests would add the authorities of a package of its own."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        if context.verify_mode == ssl.CERT_NONE:  # which the user has asked for, and was told what it means
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> Any:
+        return super().init_poolmanager(*args, ssl_context=self._context, **options)
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        return super().proxy_manager_for(*args, ssl_context=self._context, **options)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        return host, {**pool, "cert_reqs": self._context.verify_mode}
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        conn.cert_reqs = self._context.verify_mode

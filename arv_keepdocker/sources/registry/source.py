@@ -1,0 +1,148 @@
+"""The source: one image of a registry, of which only those layers are fetched that the sink does not have, two at a
+time."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ...errors import ArchiveError, ImageNotFoundError, RegistryError
+from ...images import configuration
+from ...images.configuration import Configuration
+from ...images.image import Image
+from ...images.layers import Layer, LayerSink
+from ...lanes import Lanes
+from ...platforms import Platform
+from ..blobs import LayerBlob, WrongDigestError
+from . import manifests
+from .client import RegistryClient, sha256
+from .manifests import ImageManifest
+
+
+@dataclass(frozen=True)
+class RemoteLayer:
+    """A layer as the registry has it."""
+
+    diff_id: str
+    digest: str
+    """Of the blob."""
+    size: int
+    """Of the blob: the bytes to fetch."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What manifest and configuration say of an image; no layer has been fetched."""
+
+    config: bytes
+    configuration: Configuration
+    layers: tuple[RemoteLayer, ...]
+    digests: tuple[str, ...]
+    """Of the manifest, and of the index that names it."""
+
+
+class RegistrySource:
+    """One image of a repository. Its methods raise ImageNotFoundError, RegistryError, or ArchiveError for a broken
+    image."""
+
+    repeatable = True
+
+    def __init__(self, client: RegistryClient, reference: str, platform: Platform | None = None) -> None:
+        """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64."""
+        self.what = f"image {client.name}{'@' if ':' in reference else ':'}{reference}"
+        self.size: int | None = None
+        """Bytes of the layers in the registry; known when the manifest is."""
+        self.fetched = 0
+        """Bytes of layers that have come."""
+        self._client = client
+        self._platform = platform
+        self._digest = reference if ":" in reference else None
+        self._reference = reference
+        self._manifest: ImageManifest | manifests.Index | None = None
+        self._description: Description | None = None
+        self._counting = threading.Lock()
+
+    def head(self) -> str:
+        """The digest that the registry has for the name now: of a manifest or of an index.
+
+        It asks at most once, and in a way that Docker Hub does not count.
+        """
+        if self._digest is None:
+            self._digest = self._client.head(self._reference)
+        if self._digest is None:
+            self._manifest = manifests.fetch(self._client, self._reference, self.what)
+            self._digest = self._manifest.digest
+        return self._digest
+
+    def describe(self) -> Description:
+        """What the image consists of, from its manifest and configuration."""
+        if self._description is None:
+            found = self._manifest or manifests.fetch(self._client, self.head(), self.what)
+            digests = [found.digest]
+            if isinstance(found, manifests.Index):
+                found = manifests.chosen(self._client, found, self._platform)
+                digests.insert(0, found.digest)
+            self._description = self._described(found, digests)
+            self.size = sum(layer.size for layer in set(self._description.layers))
+        return self._description
+
+    def deliver(self, sink: LayerSink) -> Image:
+        """Feed the layers that the sink does not have to it, and return the image, checked."""
+        description = self.describe()
+        remote = {layer.diff_id: layer for layer in description.layers}
+        found: dict[str, Layer] = {}
+        work = [partial(self._layer, sink, layer) for layer in remote.values()]
+        with Lanes([self._client, self._client][: len(work)]) as lanes:
+            try:
+                for layer in lanes.each(work):
+                    found[layer.diff_id] = layer
+            except BaseException:
+                self._client.stop()
+                raise
+        read = description.configuration
+        return Image(
+            config=description.config,
+            layers=tuple(found[layer.diff_id] for layer in description.layers),
+            platform=read.platform,
+            created=read.created,
+            universal_of=_universal_of(read),
+            digests=description.digests,
+            warnings=read.warnings,
+        )
+
+    def _described(self, manifest: ImageManifest, digests: Sequence[str]) -> Description:
+        config = manifests.config_of(self._client, manifest)
+        read = configuration.read(config)
+        if self._platform is not None and not read.platform.matches(self._platform):
+            raise ImageNotFoundError(f"{self.what} is for {read.platform}, not for {self._platform}")
+        if len(read.diff_ids) != len(manifest.layers):
+            raise ArchiveError(
+                f"the configuration of {self.what} has {len(read.diff_ids)} layers, its manifest {len(manifest.layers)}"
+            )
+        pairs = zip(read.diff_ids, manifest.layers, strict=True)
+        layers = tuple(RemoteLayer(diff_id, blob.digest, blob.size) for diff_id, blob in pairs)
+        return Description(config, read, layers, tuple(digests))
+
+    def _layer(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient) -> Layer:
+        return sink.has(layer.diff_id) or self._fetched(sink, layer, client, again=True)
+
+    def _fetched(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
+        blob = LayerBlob(sink, plain=layer.digest == layer.diff_id)
+        try:
+            for data in client.blob(layer.digest, layer.size):
+                blob.feed(data)
+                with self._counting:
+                    self.fetched += len(data)
+            return blob.finish(layer.digest, layer.diff_id)
+        except WrongDigestError:
+            if not again:
+                raise RegistryError(f"{client.name.host} sent something else than blob {layer.digest}") from None
+        finally:
+            blob.abandon()
+        return self._fetched(sink, layer, client, again=False)
+
+
+def _universal_of(read: Configuration) -> bytes | None:
+    """The configuration that a universal document says it was made from, if it has that with it."""
+    digest, original = configuration.original(read.document) or ("", None)
+    return original if original is not None and sha256(original) == digest else None
