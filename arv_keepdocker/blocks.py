@@ -6,14 +6,13 @@ space for each.
 """
 
 import bisect
-import hashlib
 import io
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from .keep.sender import Stored
 from .repack import Extent
 
 BLOCK_SIZE = 64 << 20
@@ -25,17 +24,6 @@ Of images with many layers, 1 MiB would make half as many blocks again, to send 
 save few blocks, and send small bases again (`python -m tests.bench.threshold`).
 """
 _HELD_LIMIT = BLOCK_SIZE
-_HINTS = re.compile(r"(\b[0-9a-f]{32}\+\d+)(?:\+[A-Z][^\s+]*)+")
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What has become of a block."""
-
-    locator: str
-    """By which it can be put into a manifest: signed, unless it was not sent because nothing was to be sent."""
-    reused: bool
-    """Whether Arvados had it already."""
 
 
 Send = Callable[[bytes], "Future[Stored]"]
@@ -196,9 +184,3 @@ def manifest(filename: str, pieces: Iterable[Piece]) -> str:
     name = filename.replace(":", "\\072")  # as arv-put writes it
     locators = [block.stored().locator for block in starts]
     return " ".join([".", *locators, *(f"{start}:{length}:{name}" for start, length in segments)]) + "\n"
-
-
-def portable_data_hash(manifest_text: str) -> str:
-    """By which a collection with this text is known: the hash and length of the text without hints at locators."""
-    bare = _HINTS.sub(r"\1", manifest_text).encode()
-    return f"{hashlib.md5(bare).hexdigest()}+{len(bare)}"

@@ -68,6 +68,11 @@ class Cluster:
 
         return cls(Attempts(retries, display)(whom, connected), retries, display)
 
+    @property
+    def retries(self) -> int:
+        """How often to try again what fails for a while."""
+        return self.attempts.retries
+
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
         formats = self.api._rootDesc.get("dockerImageFormats")

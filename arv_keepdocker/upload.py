@@ -1,8 +1,10 @@
 """The usual way: an archive goes to Keep while it is read, block by block, and only what is new is sent."""
 
+import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +19,16 @@ from .display import Display
 from .engine import Engine, EngineImage
 from .entry import Entry
 from .errors import ArvadosError, CacheError, KeepdockerError
-from .journal import Journal, valid
-from .keep import Putter, Sender
+from .keep.blocks import locators
+from .keep.journal import Journal, valid
+from .keep.putter import Putter
+from .keep.sender import Sender, Stored
 from .progress import Progress
 from .repack import Extent
 from .source import EngineSource, FileSource, Source
 from .tarball import Readable
 from .troubles import ArvadosRefusedError
 
-_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+\S*")
 _EXPIRY = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 _MARGIN = 60 * 60
 """Seconds for which a signature must still be good: the collection is made when everything is sent."""
@@ -182,7 +185,7 @@ class Streamed:
         known = partial(_known, way.catalog, journal if way.resume else None, wanted.name)
         sender = Sender(_unsent if way.dry_run else put, known if reuse else dict, way.threads)
         progress = Progress(way.display, sender, self._source.size, arvput.machine_progress)
-        cutter = Cutter(sender.send, hold=wanted.may_change)
+        cutter = Cutter(partial(_sent_when_there_is_room, sender), hold=wanted.may_change)
         if not way.dry_run:
             way.display.note(f"uploading {self._source.what}")
             way.tell_what_cannot_be_reused()
@@ -234,14 +237,9 @@ class _Feeder:
 def _known(catalog: Catalog, journal: Journal | None, name: str | None) -> dict[str, str]:
     """The locators of blocks that need not be sent, by `md5+size`."""
     until = time.time() + _MARGIN
-    sent = journal.read(until) if journal is not None else []
+    sent = journal.read(until).locators if journal is not None else []
     good = [locator for locator in (*sent, *locators(catalog.newest_manifests(name))) if valid(locator, until)]
     return {"+".join(locator.split("+")[:2]): locator for locator in good}
-
-
-def locators(manifests: Iterable[str]) -> Iterator[str]:
-    """All that are in the manifests. A file may be called what looks like one; but its name is only part of a word."""
-    return filter(_LOCATOR.fullmatch, " ".join(manifests).split())
 
 
 def expires_before(manifest_text: str, time: float) -> bool:
@@ -259,8 +257,13 @@ def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callab
     return put_and_remember
 
 
+def _sent_when_there_is_room(sender: Sender, data: bytes) -> "Future[Stored]":
+    sender.take_room()
+    return sender.send(data)
+
+
 def _unsent(data: bytes) -> str:
-    return ""
+    return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
 
 
 def _layer_states(image: Image, cutter: Cutter, pieces: Sequence[Piece]) -> tuple[LayerState, ...]:

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arv_keepdocker import tarball
-from arv_keepdocker.blocks import BLOCK_SIZE, LAYER_SIZE, Cutter, Piece, Stored, manifest, portable_data_hash
+from arv_keepdocker.blocks import BLOCK_SIZE, LAYER_SIZE, Cutter, Piece, manifest
 from arv_keepdocker.errors import ArvadosError
-from arv_keepdocker.journal import LIMIT, Journal, valid
-from arv_keepdocker.keep import Sender
+from arv_keepdocker.keep.blocks import locators, portable_data_hash
+from arv_keepdocker.keep.journal import LIMIT, Journal, valid
+from arv_keepdocker.keep.sender import ROOMS, Sender, Stored
 from arv_keepdocker.repack import Extent
-from arv_keepdocker.upload import locators
 
 MIB = 1 << 20
 
@@ -179,7 +179,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def test_the_journal_remembers(journal: Journal, tmp_path: Path) -> None:
-    assert journal.read(0) == []
+    assert journal.read(0).locators == []
     old = os.umask(0)
     try:
         for number in range(3):
@@ -187,17 +187,17 @@ def test_the_journal_remembers(journal: Journal, tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "x.journal").stat().st_mode & 0o777 == 0o600
-    assert journal.read(time.time()) == [locator(number) for number in range(3)]
+    assert journal.read(time.time()).locators == [locator(number) for number in range(3)]
     assert journal.problem is None
 
 
 def test_the_journal_forgets_what_has_expired_and_the_oldest(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "x.journal"
     path.write_text("".join(f"{locator(number, SOON - number % 2 * 10_000)}\n" for number in range(10)))
-    assert journal.read(SOON - 60) == [locator(number) for number in range(0, 10, 2)]
+    assert journal.read(SOON - 60).locators == [locator(number) for number in range(0, 10, 2)]
     assert len(path.read_text().splitlines()) == 5
     path.write_text("".join(f"{locator(number)}\n" for number in range(LIMIT + 7)))
-    assert journal.read(0) == [locator(number) for number in range(7, LIMIT + 7)]
+    assert journal.read(0).locators == [locator(number) for number in range(7, LIMIT + 7)]
     assert path.stat().st_size < 3_000_000
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -210,10 +210,12 @@ def test_a_journal_that_was_not_written_to_its_end(journal: Journal, tmp_path: P
         journal.add(locator(3))
         expected = [locator(1)] if size > len(locator(1)) else []
         # The line that has no end but is all there may count or not.
-        assert [found for found in journal.read(0) if found != locator(2) and found != locator(1)] == [locator(3)]
-        assert set(expected) <= set(journal.read(0)) <= {locator(1), locator(2), locator(3)}
+        assert [found for found in journal.read(0).locators if found != locator(2) and found != locator(1)] == [
+            locator(3)
+        ]
+        assert set(expected) <= set(journal.read(0).locators) <= {locator(1), locator(2), locator(3)}
     path.write_bytes(bytes(range(256)) * 10 + b"\n" + locator(1).encode() + b"\n")
-    assert journal.read(0) == [locator(1)]
+    assert journal.read(0).locators == [locator(1)]
 
 
 def test_two_runs_write_the_journal(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_two_runs_write_the_journal(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     expected = {locator(number * 1000 + count) for number in range(4) for count in range(50)}
-    assert set(journals[0].read(time.time())) == expected
+    assert set(journals[0].read(time.time()).locators) == expected
 
 
 def test_a_journal_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
@@ -241,7 +243,7 @@ def test_a_journal_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "x.journal")
     journal.add(locator(1))
     assert journal.problem is not None
-    assert journal.read(0) == []
+    assert journal.read(0).locators == []
     assert (tmp_path / "elsewhere").read_text() == ""
 
 
@@ -274,43 +276,68 @@ def test_what_is_known_is_not_sent() -> None:
 
     def remember(data: bytes) -> str:
         put.append(data)
-        return f"signed {data!r}"
+        return signed(data)
+
+    def signed(data: bytes) -> str:
+        return f"{hashlib.md5(data).hexdigest()}+{len(data)}+Asigned"
 
     known = f"{hashlib.md5(b'known').hexdigest()}+5"
     with Sender(remember, lambda: {known: "reused"}, threads=2) as sender:
         futures = [sender.send(data) for data in (b"known", b"other", b"longer")]
         found = [future.result() for future in futures]
-        assert sender.send(b"other").result() == Stored("signed b'other'", reused=True)
-    assert found == [Stored("reused", True), Stored("signed b'other'", False), Stored("signed b'longer'", False)]
+        assert sender.send(b"other").result() == Stored(signed(b"other"), reused=True)
+    assert found == [Stored("reused", True), Stored(signed(b"other"), False), Stored(signed(b"longer"), False)]
     assert sorted(put) == [b"longer", b"other"]
     assert (sender.sent, sender.reused) == (11, 10)
 
 
-def test_only_so_many_blocks_are_on_their_way_and_the_threads_end() -> None:
+def test_only_so_many_blocks_are_in_memory_and_the_threads_end() -> None:
     before = threading.active_count()
     go = threading.Event()
 
     def slow(data: bytes) -> str:
         go.wait()
-        return "x"
+        return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
 
     sent: list[int] = []
 
     def send_all(sender: Sender) -> None:
-        for number in range(10):
+        for number in range(2 * ROOMS):
+            sender.take_room()
             sender.send(bytes(number))
             sent.append(number)
 
     with Sender(slow, dict, threads=2) as sender:
         thread = threading.Thread(target=send_all, args=(sender,))
         thread.start()
-        wait(lambda: len(sent) == 3)
+        wait(lambda: len(sent) == ROOMS)
         time.sleep(0.1)
-        assert len(sent) == 3
+        assert len(sent) == ROOMS
         go.set()
         thread.join()
-        assert sender.send(b"last").result().locator == "x"
+        for _ in range(ROOMS):  # every room is free again
+            with sender.room():
+                pass
+        assert sender.send(b"last").result().locator.endswith("+4")
     wait(lambda: threading.active_count() <= before)  # of other tests, some may end
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_the_same_block_is_sent_once(threads: int) -> None:
+    put: list[bytes] = []
+
+    def slow(data: bytes) -> str:
+        time.sleep(0.01)
+        put.append(data)
+        return f"{hashlib.md5(data).hexdigest()}+{len(data)}+A"
+
+    blocks = [bytes(1000), b"\1" * 1000, bytes(999), *[bytes(1000)] * 5, b"\1" * 1000, bytes(500) + b"\1" + bytes(499)]
+    with Sender(slow, dict, threads) as sender:
+        stored = [sender.send(block) for block in blocks]
+        assert [one.result().locator for one in stored] == [
+            f"{hashlib.md5(block).hexdigest()}+{len(block)}+A" for block in blocks
+        ]
+    assert sorted(put) == sorted(set(blocks))
 
 
 def test_a_files_name_is_no_locator() -> None:
@@ -327,7 +354,7 @@ def test_the_first_failure_ends_it() -> None:
         with pytest.raises(ArvadosError, match="full"):
             sender.send(b"1").result()
         with pytest.raises(ArvadosError, match="full"):
-            sender.send(b"2")
+            sender.take_room()
 
 
 def test_what_is_known_cannot_be_found_out() -> None:

@@ -157,13 +157,20 @@ class Sandbox:
         return dict(self.control("POST", "settings", changes))
 
     @contextmanager
-    def keep_stopped(self) -> Iterator[None]:
-        """Let Keep stand still: connections are accepted, but nothing is read or answered until the block ends."""
-        self.settings(keep_paused=True)
+    def changed(self, **changes: Any) -> Iterator[None]:
+        """Change some settings until the block ends."""
+        before = self.settings()
+        self.settings(**changes)
         try:
             yield
         finally:
-            self.settings(keep_paused=False)
+            self.settings(**{name: before[name] for name in changes})
+
+    @contextmanager
+    def keep_stopped(self) -> Iterator[None]:
+        """Let Keep stand still: connections are accepted, but nothing is read or answered until the block ends."""
+        with self.changed(keep_paused=True):
+            yield
 
     def blocks(self) -> list[str]:
         """The MD5 hashes of all blocks that Keep has."""

@@ -13,6 +13,12 @@ from .endpoints import Endpoint, create_endpoint, delete_endpoint, get_endpoint,
 from .rendering import render
 from .resources import CLUSTER, KEEP_SERVICES, SYSTEM_USER, WORKFLOWS
 
+# The services that a configuration names, here most of them without an address.
+_SERVICES = """
+    Composer ContainerWebServices Controller DispatchCloud DispatchLSF DispatchSLURM Health Keepbalance Keepproxy
+    Keepstore RailsAPI WebDAV WebDAVDownload WebShell Websocket Workbench1 Workbench2
+"""
+
 
 def _duration(seconds: int) -> str:
     """As Go writes it, but without the zeros at its end: 336h, 16m40s."""
@@ -30,7 +36,7 @@ def _vocabulary(cluster: Cluster, call: Call) -> Row:
 
 
 def _config(cluster: Cluster, call: Call) -> Any:
-    url = cluster.root_url
+    urls = {"Controller": cluster.root_url, "Workbench2": cluster.settings.workbench2_url}
     return {
         "ClusterID": CLUSTER,
         "API": {
@@ -49,9 +55,9 @@ def _config(cluster: Cluster, call: Call) -> Any:
             "ForwardSlashNameSubstitution": cluster.settings.forward_slash_name_substitution,
             "PreserveVersionIfIdle": "10s",
         },
-        "Containers": {"SupportedDockerImageFormats": {"v2": {}}},
+        "Containers": {"SupportedDockerImageFormats": {name: {} for name in cluster.settings.docker_image_formats}},
         "RemoteClusters": {prefix: {"Host": host} for prefix, host in cluster.remote_hosts.items()},
-        "Services": {"Controller": {"ExternalURL": url}, "Keepproxy": {"ExternalURL": ""}},
+        "Services": {name: {"ExternalURL": urls.get(name, "")} for name in _SERVICES.split()},
         "StorageClasses": {"default": {"Default": True, "Priority": 0}},
     }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from .call import Call
 from .cluster import Cluster
 from .endpoints import Endpoint, create_endpoint, delete_endpoint, get_endpoint, list_endpoint, update_endpoint
-from .errors import ApiError, RailsError
+from .errors import ApiError, RailsError, path_not_found
 from .resources import COLLECTIONS, COMMON, CONTAINERS, Resource, attributes
 
 _AUTHORIZED_KEYS = Resource(
@@ -53,6 +53,11 @@ def _refuse(cluster: Cluster, call: Call) -> None:
     raise RailsError(422, f"{call.path.split('/')[3]}: not offered here")
 
 
+def _no_container(cluster: Cluster, call: Call) -> None:
+    call.caller  # noqa: B018
+    raise path_not_found()
+
+
 def _no_sweep(cluster: Cluster, call: Call) -> None:
     raise ApiError(404, "API endpoint not found")
 
@@ -70,6 +75,9 @@ def _all_methods(resource: Resource) -> tuple[Endpoint, ...]:
 ENDPOINTS: tuple[Endpoint, ...] = (
     *(endpoint for resource in _WHOLE for endpoint in _all_methods(resource)),
     replace(list_endpoint(_COMPUTED_PERMISSIONS), handler=_refuse),
+    # arvados-cwl-runner looks whether there is the first, and asks which container it runs in.
+    create_endpoint(CONTAINERS, _refuse),
+    Endpoint(CONTAINERS.name, "current", "GET", "containers/current", _no_container, response="Container"),
     update_endpoint(CONTAINERS, _refuse),
     delete_endpoint(CONTAINERS, _refuse),
     # Advertised, but the real route is /sys/trash_sweep (measured on Arvados 3.2.1).

@@ -97,7 +97,8 @@ def _call(endpoint: Endpoint, cluster: Cluster, asked: Call) -> Any:
 def _rails_down(asked: Call) -> Answer:
     """The controller's own answer without the server behind it: 500, not 502 or 503 (measured on Arvados 3.2.1)."""
     reason = "dial tcp 127.0.0.1:8004: connect: connection refused"
-    return _json({"errors": [f"//railsapi.internal{asked.reported_path}: {reason}"]}, 500)
+    request = f'{asked.method.capitalize()} "//railsapi.internal{asked.reported_path}"'
+    return _json({"errors": [f"{request}: {reason}"]}, 500)
 
 
 # What some faults answer in place of us.

@@ -33,6 +33,8 @@ class Settings:
     vocabulary: dict[str, Any] = field(default_factory=lambda: {"strict_tags": False, "tags": {}})
     # By UUID prefix the objects of each federated cluster, None for one that is down.
     remote_clusters: dict[str, list[dict[str, Any]] | None] = field(default_factory=dict)
+    # Where Workbench is, "" for nowhere.
+    workbench2_url: str = ""
     # Keep neither reads nor answers; what was begun goes on when this is over.
     keep_paused: bool = False
     # Keep is reached through a proxy, which does not say which storage classes it has stored in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import manifest, objects, timestamps, trash
+from . import manifest, objects, replacing, timestamps, trash
 from .attributes import check_name
 from .call import Call
 from .cluster import Cluster
@@ -30,10 +30,7 @@ _VERSIONED = ("name", "description", "properties", "manifest_text", "owner_uuid"
 def _accept_manifest(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
     """Check a new manifest, syntax before signatures, and derive what is derived from it."""
     text = row.get("manifest_text") or ""
-    try:
-        contents = manifest.parse(text)
-    except ValueError as error:
-        raise RailsError(422, f"Manifest text {error}") from None
+    contents = _parse(text)
     unsigned = manifest.unsigned(text)
     unchanged = old is not None and old["manifest_text"] == unsigned
     # Administrators' signatures are not looked at (measured on Arvados 3.2.1).
@@ -53,9 +50,37 @@ def _accept_hash(given: str | None, row: Row) -> None:
     row["portable_data_hash"] = computed
 
 
+def _replace_files(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
+    replacements = call.decoded("replace_files")
+    if not isinstance(replacements, dict) or not all(isinstance(value, str) for value in replacements.values()):
+        raise ApiError(500, "transcode: cannot decode replace_files")
+    provided = str(call.attributes(COLLECTIONS).get("manifest_text") or "")
+
+    def signed(found: Row | None) -> str:
+        return cluster.signer.sign(found["manifest_text"], call.caller.token) if found else ""
+
+    def read(portable_data_hash: str) -> str:
+        found = readable_by_hash(cluster, call, portable_data_hash)
+        if found is None:
+            raise ApiError(404, "not found")
+        return signed(found)
+
+    _parse(provided)
+    row["manifest_text"] = replacing.replace_files(signed(old), provided, replacements, read)
+
+
+def _parse(text: str) -> manifest.Contents:
+    try:
+        return manifest.parse(text)
+    except ValueError as error:
+        raise RailsError(422, f"Manifest text {error}") from None
+
+
 def _validate(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
-    if call.params.get("replace_files") or call.params.get("replace_segments"):
-        raise RailsError(422, "replace_files and replace_segments are not offered here")
+    if call.params.get("replace_segments"):
+        raise RailsError(422, "replace_segments is not offered here")
+    if call.params.get("replace_files"):
+        _replace_files(cluster, call, old, row)
     row["name"] = row.get("name") or None
     check_name(cluster, row["name"])
     row["storage_classes_desired"] = row["storage_classes_desired"] or ["default"]

@@ -105,32 +105,37 @@ def _resources(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     return resources
 
 
+_CONSTANT = {
+    "kind": "discovery#restDescription",
+    "discoveryVersion": "v1",
+    "id": "arvados:v1",
+    "name": "arvados",
+    "version": "v1",
+    "revision": "20250402",
+    "source_version": "sandbox",
+    "sourceVersion": "sandbox",
+    "packageVersion": "3.2.1-1",
+}
+_COMMON_PARAMETERS = {
+    "alt": {"type": "string", "description": "Data format.", "default": "json", "location": "query"},
+    "fields": {"type": "string", "description": "Selector of fields.", "location": "query"},
+    "key": {"type": "string", "description": "API key.", "location": "query"},
+    "oauth_token": {"type": "string", "description": "OAuth 2.0 token.", "location": "query"},
+}
+_SCOPES_DESCRIBED = {
+    _SCOPES[0]: {"description": "View and manage objects"},
+    f"{_SCOPES[0]}.readonly": {"description": "View objects"},
+}
+
+
 def document(cluster: Cluster, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     """The whole document, with the real port in its URLs."""
     root = cluster.root_url
-    common = {
-        "alt": {"type": "string", "description": "Data format.", "default": "json", "location": "query"},
-        "fields": {"type": "string", "description": "Selector of fields.", "location": "query"},
-        "key": {"type": "string", "description": "API key.", "location": "query"},
-        "oauth_token": {"type": "string", "description": "OAuth 2.0 token.", "location": "query"},
-    }
-    scopes = {
-        _SCOPES[0]: {"description": "View and manage objects"},
-        f"{_SCOPES[0]}.readonly": {"description": "View objects"},
-    }
     schemas: dict[str, Any] = {}
     for resource in _DESCRIBED.values():
         schemas.update(_schemas(resource))
     return {
-        "kind": "discovery#restDescription",
-        "discoveryVersion": "v1",
-        "id": "arvados:v1",
-        "name": "arvados",
-        "version": "v1",
-        "revision": "20250402",
-        "source_version": "sandbox",
-        "sourceVersion": "sandbox",
-        "packageVersion": "3.2.1-1",
+        **_CONSTANT,
         "generatedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "title": "Arvados API",
         "description": "The API to interact with Arvados.",
@@ -154,10 +159,10 @@ def document(cluster: Cluster, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "remoteHostsViaDNS": False,
         "websocketUrl": "",
         "workbenchUrl": "",
-        "workbench2Url": "",
+        "workbench2Url": cluster.settings.workbench2_url,
         "keepWebServiceUrl": "",
-        "parameters": common,
-        "auth": {"oauth2": {"scopes": scopes}},
+        "parameters": _COMMON_PARAMETERS,
+        "auth": {"oauth2": {"scopes": _SCOPES_DESCRIBED}},
         "schemas": schemas,
         "resources": _resources(endpoints),
     }

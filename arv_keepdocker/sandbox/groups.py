@@ -76,6 +76,18 @@ def _check_freezing(cluster: Cluster, call: Call, old: Row | None, row: Row) -> 
         raise RailsError(422, "Frozen by uuid can only be set to the current user's UUID")
     if old and cluster.access.level(call.caller, GROUPS, old) < MANAGE:
         raise RailsError(403, "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>")
+    if row["frozen_by_uuid"]:
+        _check_for_containers(cluster, row["uuid"])
+
+
+def _check_for_containers(cluster: Cluster, project: str) -> None:
+    """A project in which something is still to run cannot be frozen (models/group.rb)."""
+    found = cluster.database.rows(
+        f"SELECT t.uuid, t.state FROM container_requests t WHERE t.state = 'Committed' AND {_BELOW} LIMIT 1", (project,)
+    )
+    for row in found:
+        reason = f"cannot freeze project containing container request {row['uuid']} with state = {row['state']}"
+        raise RailsError(422, f"#<ArgumentError: {reason}>")
 
 
 def _create(cluster: Cluster, call: Call) -> Row:

@@ -82,6 +82,21 @@ def _empty_list(resource: Resource, count: str) -> Row:
     return answer if count == "none" else {**answer, "items_available": 0}
 
 
+def _conditions(
+    cluster: Cluster, call: Call, resource: Resource, wanted: list[list[Any]], extra: Condition
+) -> Condition:
+    """What the listed objects have in common: the filters, that the caller may see them, and an extra condition."""
+    conditions = [
+        filters.compile_filters(resource, [*_where(call), *wanted]),
+        cluster.access.readable(resource, call.caller, call.flag("include_trash")),
+        extra,
+    ]
+    if resource is COLLECTIONS and not call.flag("include_old_versions"):
+        conditions.append(("t.uuid = t.current_version_uuid", []))
+    where = " AND ".join(f"({condition})" for condition, _ in conditions)
+    return where, [value for _, more in conditions for value in more]
+
+
 def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condition | None = None) -> Row:
     """Answer a list request, of objects that meet an extra condition if there is one."""
     count = call.params.get("count") or "exact"
@@ -98,16 +113,7 @@ def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condit
     if offset < 0:
         raise argument_error("offset must not be negative")
 
-    conditions = [
-        filters.compile_filters(resource, [*_where(call), *wanted]),
-        cluster.access.readable(resource, call.caller, call.flag("include_trash")),
-        extra or ("1", []),
-    ]
-    if resource is COLLECTIONS and not call.flag("include_old_versions"):
-        conditions.append(("t.uuid = t.current_version_uuid", []))
-    where = " AND ".join(f"({condition})" for condition, _ in conditions)
-    values = [value for _, more in conditions for value in more]
-
+    where, values = _conditions(cluster, call, resource, wanted, extra or ("1", []))
     columns = _columns(resource, selected)
     order = _order(resource, call, columns if selected is not None else resource.attributes)
     select = f"SELECT {'DISTINCT ' if call.flag('distinct') else ''}{', '.join(f't.{c}' for c in columns) or '1'}"

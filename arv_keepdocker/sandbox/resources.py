@@ -238,7 +238,10 @@ CONTAINER_REQUESTS = Resource(
         "priority": 0,
         "use_existing": True,
     },
-    fixed=_COMMON_FIXED | {"container_uuid", "output_uuid", "log_uuid", "requesting_container_uuid", "container_count"},
+    fixed=_COMMON_FIXED
+    | {"container_uuid", "output_uuid", "log_uuid", "requesting_container_uuid", "container_count"}
+    # These can be given, but are never shown; here nobody needs them.
+    | {"secret_mounts", "runtime_token"},
 )
 KEEP_SERVICES = Resource(
     "keep_services",

@@ -172,9 +172,68 @@ def test_by_hash(active: Http, spectator: Http) -> None:
     assert spectator.good("GET", path)["uuid"] == made["portable_data_hash"]
 
 
-@pytest.mark.parametrize("option", ["replace_files", "replace_segments"])
-def test_not_offered(active: Http, option: str) -> None:
-    assert active.bad("POST", "collections", {"collection": {}, option: {"/x": ""}})[0] == 422
+def test_not_offered(active: Http) -> None:
+    assert active.bad("POST", "collections", {"collection": {}, "replace_segments": {"x": "y"}})[0] == 422
+
+
+# Files taken from other collections
+
+
+def test_replace_files(active: Http) -> None:
+    foo, bar = active.put_block(b"foo"), active.put_block(b"barbar")
+    source = active.create("collections", manifest_text=f". {foo} 0:3:f\n./d\\040e {foo} {bar} 1:5:g 3:6:h\n")
+    by_hash = source["portable_data_hash"]
+
+    def text(method: str, path: str, files: dict[str, str], **attributes: str) -> str:
+        answer = active.good(method, path, {"collection": attributes, "replace_files": files})
+        return re.sub(r"\+A[^ ]+", "", str(answer["manifest_text"]))
+
+    foo, bar = foo.split("+A")[0], bar.split("+A")[0]
+    assert text("POST", "collections", {"/": by_hash}) == source["unsigned_manifest_text"]
+    files = {"/x/y": f"{by_hash}/f", "/g": f"{by_hash}/d e/g", "/all": f"{by_hash}/d e/"}
+    both = f"{foo} {bar}"
+    expected = f". {both} 1:5:g\n./all {both} 1:5:g 3:6:h\n./x {foo} 0:3:y\n"
+    assert text("POST", "collections", files) == expected
+    made = active.good("POST", "collections", {"collection": {}, "replace_files": files})
+    path = f"collections/{made['uuid']}"
+    swapped = {"/g": "current/x/y", "/x/y": "current/g"}
+    assert text("PUT", path, swapped) == f". {foo} 0:3:g\n./all {both} 1:5:g 3:6:h\n./x {both} 1:5:y\n"
+    assert text("PUT", path, {"/all": "", "/x/y": ""}) == f". {foo} 0:3:g\n./x {EMPTY} 0:0:\\056\n"
+    new = f". {active.put_block(b'foo')} 0:2:n\n"
+    assert text("PUT", path, {"/m": "manifest_text/n", "/x": ""}, manifest_text=new) == f". {foo} 0:3:g 0:2:m\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "message"),
+    [
+        ({"x": ""}, 400, 'invalid replace_files target: "x"'),
+        ({"/x/": ""}, 400, 'invalid replace_files target: "/x/"'),
+        ({"/../x": ""}, 400, 'invalid replace_files target: "/../x"'),
+        ({"/x": "current/nosuch"}, 400, 'nonexistent source "current/nosuch"'),
+        ({"/x": "zzzzz-4zz18-000000000000000/f"}, 400, "invalid source"),
+        ({"/x": f"{EMPTY}9/f"}, 404, "not found"),
+        ({"/f/x": "current/f"}, 400, "not a directory"),
+        ({"/x": "current/f", "/x/y": "current/f"}, 400, 'target "/x/y" inside non-empty target "/x"'),
+        ({"/x": 5}, 500, "transcode"),
+        (["/x"], 500, "transcode"),
+    ],
+)
+def test_bad_replace_files(active: Http, files: object, status: int, message: str) -> None:
+    path = f"collections/{active.file()['uuid']}"
+    got, text = active.bad("PUT", path, {"collection": {}, "replace_files": files})
+    assert got == status
+    assert message in text
+
+
+def test_replace_files_of_others(active: Http, spectator: Http) -> None:
+    made = active.file("f", unique().encode())
+    body = {"collection": {}, "replace_files": {"/x": f"{made['portable_data_hash']}/f"}}
+    assert spectator.bad("POST", "collections", body)[0] == 404
+    active.share(made["uuid"], spectator.uuid)
+    assert spectator.good("POST", "collections", body)["file_count"] == 1
+    unsigned = {"collection": {"manifest_text": made["unsigned_manifest_text"]}}
+    assert active.bad("POST", "collections", {**unsigned, "replace_files": {"/x": "manifest_text/f"}})[0] == 403
+    assert active.bad("POST", "collections", {**unsigned, "replace_files": {"/x": f"{EMPTY}/f"}})[0] == 400
 
 
 # Trash

@@ -61,6 +61,8 @@ def test_root_url_has_the_real_port(document: Any, sandbox: Sandbox) -> None:
         ("vocabularies", "get", "GET", "vocabulary"),
         ("keep_services", "accessible", "GET", "keep_services/accessible"),
         ("users", "system", "GET", "users/system"),
+        ("containers", "create", "POST", "containers"),
+        ("containers", "current", "GET", "containers/current"),
         ("containers", "update", "PUT", "containers/{uuid}"),
         ("containers", "delete", "DELETE", "containers/{uuid}"),
         ("container_requests", "update", "PUT", "container_requests/{uuid}"),
@@ -119,6 +121,7 @@ def test_config(nobody: Http, clean: Sandbox) -> None:
     }
     collections = config["Collections"]
     assert (collections["BlobSigningTTL"], collections["DefaultTrashLifetime"]) == ("336h", "336h")
+    assert config["Services"]["Workbench1"] == config["Services"]["Workbench2"] == {"ExternalURL": ""}
     assert (collections["PreserveVersionIfIdle"], collections["ForwardSlashNameSubstitution"]) == ("10s", "")
     for seconds, text in ((1000, "16m40s"), (3661, "1h1m1s"), (3601, "1h0m1s"), (60, "1m"), (5, "5s")):
         clean.settings(signature_ttl=seconds)
@@ -151,6 +154,9 @@ def test_workflows(active: Http) -> None:
 def test_container_requests(active: Http) -> None:
     made = active.good("POST", "container_requests", container_request("x", state="Uncommitted", output_ttl=5))
     assert made["output_ttl"] == 5
+    secret = container_request("x", state="Uncommitted", secret_mounts={"/s": {"kind": "text", "content": "s"}})
+    assert "secret_mounts" not in active.good("POST", "container_requests", secret)
+    assert active.bad("GET", "containers/current")[0] == 404
     path = f"container_requests/{made['uuid']}"
     assert active.good("PUT", path, {"container_request": {"name": "b"}})["name"] == "b"
     image = active.image("d")["portable_data_hash"]
@@ -159,3 +165,9 @@ def test_container_requests(active: Http) -> None:
     assert active.bad("PUT", path, {"container_request": {"name": "c"}})[0] == 422
     active.good("DELETE", path)
     assert active.bad("GET", path)[0] == 404
+
+
+def test_workbench(nobody: Http, clean: Sandbox) -> None:
+    clean.settings(workbench2_url="https://workbench.invalid/")
+    assert nobody.good("GET", "config")["Services"]["Workbench2"]["ExternalURL"] == "https://workbench.invalid/"
+    assert nobody.good("GET", "/discovery/v1/apis/arvados/v1/rest")["workbench2Url"] == "https://workbench.invalid/"

@@ -220,10 +220,17 @@ def test_rails_down(active: Http, clean: Sandbox) -> None:
     for method, path in (("GET", "users/current"), ("POST", "links"), ("GET", "/discovery/v1/apis/arvados/v1/rest")):
         status, text = active.bad(method, path)
         assert status == 500
-        assert text.startswith("//railsapi.internal/")
+        assert text.startswith(f'{method.capitalize()} "//railsapi.internal/')
         assert "connection refused" in text
     assert active.good("GET", "config")["ClusterID"] == "zzzzz"
     assert active("PUT", keep + FOO, data=b"foo").status_code == 200
+
+
+def test_changed_for_a_while(clean: Sandbox) -> None:
+    before = clean.settings()
+    with clean.changed(signature_ttl=7, keep_proxy=True):
+        assert clean.settings() == {**before, "signature_ttl": 7, "keep_proxy": True}
+    assert clean.settings() == before
 
 
 def test_busy(active: Http, clean: Sandbox) -> None:

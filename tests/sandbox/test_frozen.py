@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox, SandboxError
+from tests.conftest import container_request
 
 from .conftest import Http, unique
 
@@ -90,6 +91,18 @@ def test_who_freezes(active: Http, spectator: Http) -> None:
     assert active.bad("PUT", f"groups/{project}", {"frozen_by_uuid": spectator.uuid})[0] == 422
     role = active.create("groups", group_class="role", name=unique("role"))["uuid"]
     assert active.bad("PUT", f"groups/{role}", {"frozen_by_uuid": active.uuid})[0] == 422
+
+
+def test_not_while_something_is_to_run_in_it(active: Http) -> None:
+    project = active.project()
+    below = active.project(owner_uuid=project)
+    image = active.image("f")["portable_data_hash"]
+    made = active.good("POST", "container_requests", container_request(image, owner_uuid=below))
+    status, text = active.bad("PUT", f"groups/{project}", {"frozen_by_uuid": active.uuid})
+    assert status == 422
+    assert f"containing container request {made['uuid']} with state = Committed" in text
+    active.good("DELETE", f"container_requests/{made['uuid']}")
+    active.good("PUT", f"groups/{project}", {"frozen_by_uuid": active.uuid})
 
 
 def test_who_unfreezes(active: Http, spectator: Http, admin: Http, clean: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -67,6 +68,22 @@ def test_kept_between_starts(tmp_path: Path) -> None:
     assert states[0] == states[1]
     for path in directory.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_directory_of_an_older_sandbox(tmp_path: Path) -> None:
+    """What it lacks is added; what is in it stays."""
+    group = "zzzzz-j7d0g-000000000000000"
+    with Sandbox(directory=tmp_path) as sandbox:
+        uuid = sandbox.api("POST", "workflows", {"name": "kept"}, "active")["uuid"]
+    database = sqlite3.connect(tmp_path / "cluster.sqlite3")
+    with database:
+        database.execute("ALTER TABLE workflows DROP COLUMN collection_uuid")
+        database.execute("DELETE FROM groups WHERE uuid = ?", (group,))
+    database.close()
+    with Sandbox(directory=tmp_path) as sandbox:
+        assert sandbox.api("GET", f"workflows/{uuid}", user="active")["name"] == "kept"
+        assert sandbox.api("POST", "workflows", {"collection_uuid": ""}, "active")["collection_uuid"] == ""
+        assert sandbox.api("GET", f"groups/{group}", user="active")["name"] == "System group"
 
 
 def test_busy_directory(tmp_path: Path) -> None:

@@ -1,0 +1,294 @@
+"""The canonical archive: what is stored of an image, the same bytes wherever the image came from.
+
+Form 1. The layers, each once, base first, uncompressed, named `blobs/sha256/` and their diff ids; then the documents;
+then the end. Every member has the same fixed header fields, and nothing has a name, a time, an owner or a directory. It
+is a docker-archive and an OCI image layout at once, in one of two forms:
+
+- plain: the documents are the configuration and a manifest;
+- universal: they are the configuration and the *universal document*, a single JSON object that is both a manifest and a
+  configuration. Its digest is the image's id on engines that know an image by its manifest as well as on those that
+  know it by its configuration. Either specification lets readers ignore the members that they do not know (measured on
+  Docker 20.10, 25, 28, 29 with both image stores and podman 4.3).
+
+A layer's *unit* is its tar header, its bytes and their padding. Units are cut into blocks so that a layer has the same
+blocks in every image that has it (see `Run`). The documents and the end are the last block, of a few kilobytes: it
+tells what the archive holds and where.
+
+Arvados reuses results only of containers whose image has the same portable data hash. So whatever changes these bytes,
+or how they are cut, is a new form with a new number, and tests hold the digests of this one.
+"""
+
+import base64
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ..errors import ArchiveError
+from .image import UNIVERSAL_OF, Image
+from .layers import Layer, sha256
+
+FORM = 1
+BLOCK_SIZE = 64 << 20
+"""Bytes that Keep takes as one block at most."""
+OWN_BLOCKS = 4 << 20
+"""Bytes of a unit that gets blocks of its own.
+
+Of images with many layers, 1 MiB would make half as many blocks again, to send 7 MiB less of a next version; 16 would
+save few blocks, and send small bases again (`python -m tests.bench.threshold`).
+"""
+HEADER = 512
+"""Bytes of a member's header; its bytes are padded to a multiple of as many."""
+_EMBEDDED_LIMIT = 1 << 20
+"""Bytes of a configuration that the universal document still carries."""
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_OF_MANIFESTS = {"schemaversion", "mediatype", "artifacttype", "config", "layers", "subject", "annotations"}
+"""The members that a manifest has (OCI image specification), in lower case: Go reads them in any."""
+_OF_DESCRIPTORS = {"mediatype", "digest", "size", "urls", "annotations", "data", "platform", "artifacttype"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """Units that are cut together: one of `OWN_BLOCKS` or more alone, or smaller ones that follow each other.
+
+    Smaller ones are packed, since a block costs whoever reads the image a request, and the scheduler reckons with 64
+    MiB of scratch space for each.
+    """
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the units."""
+        return sum(map(unit_size, self.layers))
+
+    @property
+    def blocks(self) -> list[int]:
+        """The sizes of the blocks that the run is cut into."""
+        size = self.size
+        return [min(BLOCK_SIZE, size - start) for start in range(0, size, BLOCK_SIZE)]
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """An image's canonical archive, without the layers' bytes."""
+
+    image_id: str
+    """By which an engine finds the image that has loaded the archive."""
+    universal: bool
+    runs: tuple[Run, ...]
+    end: bytes
+    """The last block: the documents and the tar's end."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive."""
+        return sum(run.size for run in self.runs) + len(self.end)
+
+
+def arrange(image: Image, universal: bool) -> Arrangement:
+    """The archive of an image, in the universal form or the plain.
+
+    An image whose configuration is a universal document is stored as what it is, whatever is asked for. Raises
+    ArchiveError where the configuration has what cannot be written.
+    """
+    original = _original(image, universal)
+    if original is not None:
+        return _arranged(original, image.layers, universal=True)
+    return _arranged(image.config, image.layers, universal)
+
+
+def unit_size(layer: Layer) -> int:
+    """Bytes of the layer's unit."""
+    return HEADER + layer.size + padding(layer.size)
+
+
+def padding(size: int) -> int:
+    """How many zeros follow a member of `size` bytes."""
+    return -size % HEADER
+
+
+def unit_header(layer: Layer) -> bytes:
+    """The beginning of the layer's unit."""
+    return _header(_path(layer.stored_digest), layer.size)
+
+
+def runs(layers: Iterable[Layer]) -> tuple[Run, ...]:
+    """How the layers of an image, base first, are cut; one that occurs twice is stored where it comes first."""
+    found: list[Run] = []
+    different = {layer.stored_digest: layer for layer in layers}.values()
+    for small, group in groupby(different, lambda layer: unit_size(layer) < OWN_BLOCKS):
+        together = tuple(group)
+        found += [Run(together)] if small else [Run((layer,)) for layer in together]
+    return tuple(found)
+
+
+def parse(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
+    """The archive that ends with the block `end`, if it is canonical and its blocks have these sizes, in order.
+
+    None for everything that is not byte for byte what `arrange` gives.
+    """
+    try:
+        return _parsed(end, blocks)
+    except (
+        ArchiveError,
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+        StopIteration,
+        tarfile.TarError,
+        TypeError,
+        ValueError,
+    ):
+        return None
+
+
+def _parsed(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
+    members = _read_members(end)
+    config, document = next(members)[1], next(members)[1]
+    manifest = json.loads(document)
+    diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+    layers = [_described(*pair) for pair in zip(manifest["layers"], diff_ids, strict=True)]
+    found = _arranged(config, layers, universal="rootfs" in manifest)
+    sizes = [size for run in found.runs for size in run.blocks]
+    return found if found.end == end and [*sizes, len(end)] == list(blocks) else None
+
+
+def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrangement:
+    document = _universal(config, layers) if universal else _manifest(config, layers)
+    image_id = sha256(document if universal else config)
+    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [_descriptor(_MANIFEST, document)]}
+    listing = {
+        "Config": _path(image_id),
+        "RepoTags": None,
+        "Layers": [_path(layer.stored_digest) for layer in layers],
+    }
+    members = {
+        _path(sha256(config)): config,
+        _path(sha256(document)): document,
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+        "index.json": _json(index),
+        "manifest.json": _json([listing]),
+    }
+    documents = [_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members.items()]
+    return Arrangement(image_id, universal, runs(layers), b"".join(documents) + bytes(2 * HEADER))
+
+
+def _original(image: Image, universal: bool) -> bytes | None:
+    """The configuration that the image's own, a universal document, was made from; None if it is no such document.
+
+    Where the universal form is wanted, also of those that versions before form 1 made, which had other layers.
+    """
+    original = image.universal_of
+    if original is None:
+        return None
+    if _universal(original, image.layers) == image.config:
+        return original
+    same = _without_manifest(_object(original)) == _without_manifest(_object(image.config))
+    return original if universal and same else None
+
+
+def _manifest(config: bytes, layers: Iterable[Layer]) -> bytes:
+    return _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": _descriptor(_CONFIG, config),
+            "layers": list(map(_layer_descriptor, layers)),
+        }
+    )
+
+
+def _universal(config: bytes, layers: Iterable[Layer]) -> bytes:
+    document = _without_manifest(_object(config))
+    annotations = {UNIVERSAL_OF: base64.b64encode(config).decode()}
+    return _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            **document,
+            "config": {**document["config"], **_descriptor(_CONFIG, config)},
+            "layers": list(map(_layer_descriptor, layers)),
+            **({"annotations": annotations} if len(config) <= _EMBEDDED_LIMIT else {}),
+        }
+    )
+
+
+def _without_manifest(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration says as such, always with `config` and `history`: without the latter, podman takes a
+    universal document for a mere manifest."""
+    found: dict[str, Any] = {"config": {}}
+    history: Any = None
+    for key, value in config.items():
+        if _folded(key) == "config":
+            settings = value if isinstance(value, dict) else {}
+            found["config"] = {name: each for name, each in settings.items() if _folded(name) not in _OF_DESCRIPTORS}
+        elif _folded(key) == "history":
+            history = value
+        elif _folded(key) not in _OF_MANIFESTS:
+            found[key] = value
+    return {**found, "history": history if history is not None else []}
+
+
+def _folded(key: str) -> str:
+    """A member's name as Go compares it (encoding/json)."""
+    return key.casefold()
+
+
+def _object(config: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(config)
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"the image's configuration is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ArchiveError("the image's configuration is not a JSON object")
+    return document
+
+
+def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": sha256(blob), "size": len(blob)}
+
+
+def _layer_descriptor(layer: Layer) -> dict[str, Any]:
+    compression = f"+{layer.compression}" if layer.compression is not None else ""
+    return {"mediaType": _LAYER + compression, "digest": layer.stored_digest, "size": layer.size}
+
+
+def _described(descriptor: Mapping[str, Any], diff_id: str) -> Layer:
+    """The layer that has this descriptor."""
+    compression = descriptor["mediaType"].removeprefix(_LAYER).removeprefix("+") or None
+    digest = descriptor["digest"]
+    return Layer(diff_id, int(descriptor["size"]), digest if digest != diff_id else "", compression)
+
+
+def _path(digest: str) -> str:
+    return "blobs/" + digest.replace(":", "/")
+
+
+def _json(document: object) -> bytes:
+    """In ASCII, so that no reader's way with odd characters matters."""
+    try:
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:  # 1e999 reads as infinity, which JSON cannot write
+        raise ArchiveError(f"the image's configuration cannot be written again: {error}") from error
+
+
+def _header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    return member.tobuf(tarfile.GNU_FORMAT)  # which knows sizes of 8 GiB and more
+
+
+def _read_members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The names and bytes of the members of a tar that was written here."""
+    start = 0
+    while start < len(data):
+        member = tarfile.TarInfo.frombuf(data[start : start + HEADER], "utf-8", "strict")
+        start += HEADER
+        yield member.name, data[start : start + member.size]
+        start += member.size + padding(member.size)

@@ -1,0 +1,1 @@
+"""What goes to Keep: blocks on their way, what is there already, and the notes of it."""

@@ -1,0 +1,167 @@
+"""What was sent to Keep and what it was, in a file, so that after a run that died it need not be sent or read again.
+
+A line is one of these:
+
+- a signed locator. It is good until its signature expires, for the token that it was made for, and Keep does not
+  collect a block before;
+- `layer DIFF_ID SIZE BLOCK ...`: the blocks (`md5+size`) of a layer's unit that were all sent;
+- `blob DIGEST DIFF_ID`: the layer that a blob is when it is unpacked;
+- `image BLOCK DIGEST=SIZE ...`: the layers of a canonical archive whose last block this is; or `-` if it is no such
+  archive's. Blocks never change.
+
+The file's name has a digest of cluster and token, so that nobody reads in vain what is another's.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..cache import locked, replacing
+from ..terminal.waiting import Waiting, unsaid
+from .blocks import block_key
+
+LIMIT = 20_000
+"""How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
+_READ = 16 << 20
+"""Bytes of the file's end that are read: many times what the limits take."""
+_NOTES_LIMIT = 1 << 20
+"""Bytes of the lines of each other kind."""
+_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
+_DIGEST, _BLOCK = "sha256:[0-9a-f]{64}", r"[0-9a-f]{32}\+\d{1,8}"
+_NOTES = {
+    "layer": re.compile(rf"layer {_DIGEST} \d{{1,18}}(?: {_BLOCK})+"),
+    "blob": re.compile(rf"blob {_DIGEST} {_DIGEST}"),
+    "image": re.compile(rf"image {_BLOCK} (?:-|{_DIGEST}=\d{{1,18}}(?: {_DIGEST}=\d{{1,18}})*)"),
+}
+
+
+@dataclass
+class Notes:
+    """What the file says, as far as it is good."""
+
+    locators: list[str] = field(default_factory=list)
+    """The oldest first."""
+    layers: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    """By diff id: the size, and the blocks as `md5+size`, of which there are locators."""
+    blobs: dict[str, str] = field(default_factory=dict)
+    """The diff ids of layers, by the digests of blobs."""
+    images: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    """By the last block of an archive (`md5+size`): its layers' digests, base first, and their sizes; no layers where
+    the archive is not canonical."""
+
+
+class Journal:
+    """The file. Whatever is wrong with it, a run goes on without; then `problem` says what."""
+
+    def __init__(self, path: Path, waiting: Waiting = unsaid) -> None:
+        """`waiting` is told of another process that keeps the file."""
+        self._path = path
+        self._waiting = waiting
+        self.problem: OSError | None = None
+
+    @staticmethod
+    def filename(cluster: str, token: str) -> str:
+        """What the file for a token at a cluster is called."""
+        return hashlib.sha256(f"{cluster} {token}".encode()).hexdigest()[:32] + ".journal"
+
+    def read(self, until: float) -> Notes:
+        """What is good until the time `until` (seconds since 1970) at least.
+
+        The rest is forgotten, and so are the oldest lines if there are too many.
+        """
+        try:
+            if not self._path.exists():
+                return Notes()
+            with self._locked() as descriptor:
+                size = os.fstat(descriptor).st_size
+                text = os.pread(descriptor, _READ, max(0, size - _READ)).decode("ascii", "replace")
+                # What follows the last end of a line is what somebody has not written to its end.
+                *lines, torn = text.split("\n")
+                kept = _good(lines, until)
+                if torn or len(kept) < len(lines) or size > _READ:
+                    with replacing(self._path) as new:
+                        new.write_text("".join(f"{line}\n" for line in kept))
+                return _notes(kept)
+        except OSError as error:
+            self.problem = error
+            return Notes()
+
+    def forget(self) -> None:
+        """Forget all of it."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def add(self, locator: str) -> None:
+        """Remember one more block."""
+        self._add(locator)
+
+    def add_layer(self, diff_id: str, size: int, blocks: Iterable[str]) -> None:
+        """Remember that these blocks (`md5+size`), whose locators were added before, are the layer's unit."""
+        self._add(f"layer {diff_id} {size} {' '.join(blocks)}")
+
+    def add_blob(self, digest: str, diff_id: str) -> None:
+        """Remember what layer a blob is; for what was unpacked and hashed here."""
+        self._add(f"blob {digest} {diff_id}")
+
+    def add_image(self, block: str, layers: Mapping[str, int]) -> None:
+        """Remember what canonical archive has this last block (`md5+size`); without layers: none that has any."""
+        self._add(f"image {block} {' '.join(f'{digest}={size}' for digest, size in layers.items()) or '-'}")
+
+    def _add(self, line: str) -> None:
+        try:
+            with self._locked() as descriptor:
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.pwrite(descriptor, b"\n" * torn + f"{line}\n".encode(), size)
+        except OSError as error:
+            self.problem = error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        descriptor = locked(self._path, lambda _: self._waiting(f"another run, which keeps {self._path}"))
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def valid(locator: str, until: float = 0) -> bool:
+    """Whether it is a signed locator whose signature is good until the time `until` at least."""
+    match = _LOCATOR.fullmatch(locator)
+    return match is not None and int(match[1], 16) >= until
+
+
+def _good(lines: Sequence[str], until: float) -> list[str]:
+    """The lines to keep, in their order."""
+    good = [line for line in lines if valid(line, until)][-LIMIT:]
+    kept = set(good)
+    there = set(map(block_key, good))
+    left = dict.fromkeys(_NOTES, _NOTES_LIMIT)
+    for line in reversed(lines):
+        kind = line.partition(" ")[0]
+        if kind not in left or line in kept or not _NOTES[kind].fullmatch(line):
+            continue
+        left[kind] -= len(line)
+        if left[kind] > 0 and (kind != "layer" or there.issuperset(line.split()[3:])):
+            kept.add(line)
+    return [line for line in dict.fromkeys(lines) if line in kept]
+
+
+def _notes(lines: Iterable[str]) -> Notes:
+    notes = Notes()
+    for line in lines:
+        kind, *words = line.split(" ")
+        if kind == "layer":
+            notes.layers[words[0]] = int(words[1]), tuple(words[2:])
+        elif kind == "blob":
+            notes.blobs[words[0]] = words[1]
+        elif kind == "image":
+            pairs = (word.partition("=") for word in words[1:] if word != "-")
+            notes.images[words[0]] = {digest: int(size) for digest, _, size in pairs}
+        else:
+            notes.locators.append(line)
+    return notes

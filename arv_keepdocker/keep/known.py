@@ -1,0 +1,179 @@
+"""What Arvados has already: blocks, and the layers that canonical archives are made of."""
+
+import hashlib
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from ..errors import ArvadosError
+from ..images.canonical import BLOCK_SIZE, HEADER, Run, parse, runs, unit_size
+from ..images.layers import Layer
+from .blocks import block_key, block_size, blocks_of_one_file, locators
+from .journal import Journal, Notes, valid
+
+_END_LIMIT = 1 << 20
+"""Bytes of a last block that is looked into; those of images with less than thousands of layers are far smaller."""
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class StoredManifest:
+    """The manifest of an image that the user may read."""
+
+    text: str
+    """With signed locators."""
+    mine: bool
+    """Whether nobody but this user has written it."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A layer that Arvados has."""
+
+    layer: Layer
+    run: Run
+    """In which it is stored."""
+    locators: tuple[str, ...]
+    """Of the run's blocks, signed."""
+    mine: bool
+    """Whether this user has stored it, so that it need not be read to be used."""
+
+    def read(self, get: Callable[[str], bytes]) -> Iterator[bytes]:
+        """The layer's bytes, in pieces. Raises what `get` raises, and ArvadosError if they are not the layer's."""
+        number = self.run.layers.index(self.layer)
+        start = sum(map(unit_size, self.run.layers[:number])) + HEADER
+        end = start + self.layer.size
+        digest = hashlib.sha256()
+        for index in range(start // BLOCK_SIZE, -(-end // BLOCK_SIZE)):
+            offset = index * BLOCK_SIZE
+            piece = get(self.locators[index])[max(start - offset, 0) : end - offset]
+            digest.update(piece)
+            yield piece
+        if self.layer.stored_digest != f"sha256:{digest.hexdigest()}":
+            raise ArvadosError(f"what Arvados has as layer {self.layer.diff_id} is something else")
+
+
+class Known:
+    """What need not be sent, and what need not even be read. May be used by several threads.
+
+    Nothing is asked for before it is needed. Without `journal`, nothing is known from earlier runs of this machine.
+    """
+
+    def __init__(
+        self,
+        manifests: Callable[[], Sequence[StoredManifest]],
+        journal: Journal | None,
+        get: Callable[[str], bytes],
+        until: float,
+        remember: bool = True,
+    ) -> None:
+        """`manifests` are the images', the most promising first; `get` reads a block from Keep. Locators must be good
+        until the time `until`. The journal is only written with `remember`."""
+        self._load = manifests
+        self._journal = journal
+        self._remember = remember
+        self.get = get
+        self._until = until
+        self._lock = threading.RLock()
+        self._manifests: Sequence[StoredManifest] | None = None
+        self._read_notes: Notes | None = None
+        self._sent_blocks: dict[str, str] = {}
+        self._held: dict[str, list[Held]] | None = None
+
+    @property
+    def notes(self) -> Notes:
+        """What the journal says."""
+        with self._lock:
+            if self._read_notes is None:
+                self._read_notes = self._journal.read(self._until) if self._journal is not None else Notes()
+                self._sent_blocks = {block_key(each): each for each in self._read_notes.locators}
+            return self._read_notes
+
+    @property
+    def manifests(self) -> Sequence[StoredManifest]:
+        """Those of images in Arvados. Raises ArvadosError."""
+        with self._lock:
+            if self._manifests is None:
+                self._manifests = self._load()
+            return self._manifests
+
+    def blocks(self) -> dict[str, str]:
+        """The locators of all blocks that are known, by `md5+size`. Raises ArvadosError."""
+        sent = self.notes.locators
+        there = [each for each in locators(manifest.text for manifest in self.manifests) if valid(each, self._until)]
+        return {block_key(each): each for each in (*sent, *there)}
+
+    def find(self, digest: str) -> Sequence[Held]:
+        """Where the layer with this digest is, the best first. Raises ArvadosError."""
+        sent = self._sent(digest)
+        return [sent] if sent is not None else self._stored().get(digest, [])
+
+    def find_run(self, run: Run) -> Sequence[str] | None:
+        """The locators of the run's blocks, if this user has stored just this run. Raises ArvadosError."""
+        for held in self.find(run.layers[0].stored_digest):
+            if held.mine and held.run == run:
+                return held.locators
+        return None
+
+    def _sent(self, digest: str) -> Held | None:
+        """The layer, if an earlier run sent it."""
+        noted = self.notes.layers.get(digest)
+        if noted is None:
+            return None
+        size, keys = noted
+        run = Run((Layer(digest, size),))
+        found = tuple(self._sent_blocks[key] for key in keys)
+        return Held(run.layers[0], run, found, mine=True) if list(map(block_size, found)) == run.blocks else None
+
+    def _stored(self) -> dict[str, list[Held]]:
+        """The layers of the images in Arvados, by their digests."""
+        with self._lock:
+            if self._held is None:
+                found: dict[str, list[Held]] = defaultdict(list)
+                candidates = [(each, blocks_of_one_file(each.text)) for each in self.manifests]
+                good = [(each, blocks) for each, blocks in candidates if all(valid(b, self._until) for b in blocks)]
+                noted = self.notes.images  # the readers do not get the lock
+                with ThreadPoolExecutor(_READERS) as readers:
+                    layers = readers.map(partial(self._layers, noted), [blocks for _, blocks in good])
+                for (each, blocks), those in sorted(
+                    zip(good, layers, strict=True), key=lambda pair: not pair[0][0].mine
+                ):
+                    for held in _held(those, blocks, each.mine):
+                        found[held.layer.stored_digest].append(held)
+                self._held = found
+            return self._held
+
+    def _layers(self, noted: Mapping[str, Mapping[str, int]], blocks: Sequence[str]) -> Mapping[str, int]:
+        """The layers of the canonical archive that these blocks are; none if they are none."""
+        if not blocks or block_size(blocks[-1]) > _END_LIMIT:
+            return {}
+        key = block_key(blocks[-1])
+        if key in noted:
+            return noted[key]
+        try:
+            end = self.get(blocks[-1])
+        except ArvadosError:
+            return {}  # then it is not reused
+        found = parse(end, list(map(block_size, blocks)))
+        stored = [layer for run in found.runs for layer in run.layers] if found is not None else []
+        if any(layer.compression is not None for layer in stored):
+            stored = []  # their diff ids were not checked
+        layers = {layer.stored_digest: layer.size for layer in stored}
+        if self._journal is not None and self._remember:
+            self._journal.add_image(key, layers)
+        return layers
+
+
+def _held(layers: Mapping[str, int], blocks: Sequence[str], mine: bool) -> Iterator[Held]:
+    """Where in the blocks of a canonical archive its layers are."""
+    left = list(blocks)
+    for run in runs(Layer(digest, size) for digest, size in layers.items()):
+        count = len(run.blocks)
+        own, left = tuple(left[:count]), left[count:]
+        if list(map(block_size, own)) != run.blocks:
+            return  # the notes are not of this archive
+        for layer in run.layers:
+            yield Held(layer, run, own, mine)

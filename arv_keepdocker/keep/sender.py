@@ -1,0 +1,174 @@
+"""Blocks on their way to Keep: what Arvados has already is not sent, the rest a few blocks at a time."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+
+from ..errors import ArvadosError, KeepdockerError
+from .blocks import block_key
+
+ROOMS = 5
+"""How many blocks are in memory at a time, being filled or on their way, unless more threads send."""
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What has become of a block."""
+
+    locator: str
+    """By which it can be put into a manifest: signed, unless it was not sent because nothing was to be sent."""
+    reused: bool
+    """Whether Arvados had it already."""
+
+
+class Sender:
+    """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
+
+    Of the memory that blocks take, it keeps the bound: who is about to fill a block waits for `room`.
+    """
+
+    def __init__(self, put: Callable[[bytes], str], known: Callable[[], dict[str, str]], threads: int) -> None:
+        """`put` sends a block and returns its locator. `known` has the locators of blocks that need not be sent, by
+        their md5 and size as `md5+size`. Both are called in the threads."""
+        self.sent = 0
+        """Bytes."""
+        self.reused = 0
+        """Bytes."""
+        self._put = put
+        self._load_known = known
+        self._known: dict[str, str] = {}
+        self._sizes: set[int] = set()
+        self._alike: dict[tuple[int, bytes], Future[Stored]] = {}
+        self._ready = threading.Event()
+        self._failure: Exception | None = None
+        self._counting = threading.Lock()
+        self._free = max(ROOMS, threads + 3)
+        self._room_is_free = threading.Condition()
+        self._queue: SimpleQueue[tuple[bytes, Future[Stored], Future[Stored] | None] | None] = SimpleQueue()
+        self._limit = threads
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> "Sender":
+        try:
+            threading.Thread(target=self._load, daemon=True).start()
+        except RuntimeError as error:
+            raise KeepdockerError("the system starts no more threads") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            self._fail(ArvadosError("the upload was given up"))  # for what waits
+        for _thread in self._threads:
+            self._queue.put(None)
+
+    def take_room(self) -> None:
+        """Wait until there is room in memory for one more block. Raises ArvadosError if one could not be stored."""
+        with self._room_is_free:
+            self._room_is_free.wait_for(lambda: self._free > 0 or self._failure is not None)
+            if self._failure is not None:
+                raise self._failure
+            self._free -= 1
+
+    def give_room(self) -> None:
+        """Give back a room that was taken and is not needed any more."""
+        with self._room_is_free:
+            self._free += 1
+            self._room_is_free.notify()
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Room for a block that is not sent."""
+        self.take_room()
+        try:
+            yield
+        finally:
+            self.give_room()
+
+    def send(self, data: bytes) -> "Future[Stored]":
+        """Store a block, for which room was taken."""
+        future: Future[Stored] = Future()
+        with self._counting:
+            sample = _sample(data)
+            alike = self._alike.get(sample)
+            self._alike[sample] = future
+            self._queue.put((data, future, alike))
+            if len(self._threads) < self._limit:
+                self._start_one()
+        return future
+
+    def count_reused(self, size: int) -> None:
+        """Count bytes that are in Keep and were not even given."""
+        with self._counting:
+            self.reused += size
+
+    def _start_one(self) -> None:
+        """One more thread for one more block: more than there are blocks are of no use, however many are allowed."""
+        thread = threading.Thread(target=self._work, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._threads:
+                raise KeepdockerError("the system starts no more threads") from error
+            fewer = len(self._threads)
+            with self._room_is_free:  # fewer blocks are on their way then, and shall wait in memory
+                self._free -= max(ROOMS, self._limit + 3) - max(ROOMS, fewer + 3)
+            self._limit = fewer
+        else:
+            self._threads.append(thread)
+
+    def _fail(self, failure: Exception) -> None:
+        with self._room_is_free:
+            self._failure = self._failure or failure
+            self._room_is_free.notify_all()
+
+    def _load(self) -> None:
+        try:
+            self._known = self._load_known()
+            self._sizes = {int(key.partition("+")[2]) for key in self._known}
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self._ready.set()
+
+    def _work(self) -> None:
+        self._ready.wait()
+        while (item := self._queue.get()) is not None:
+            data, future, alike = item
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                if alike is not None:
+                    alike.result()  # is before it in the queue
+                future.set_result(self._store(data, alike is not None))
+            except Exception as error:
+                self._fail(error)
+                future.set_exception(error)
+            finally:
+                del item, data  # or they are kept until there is another
+                self.give_room()
+
+    def _store(self, data: bytes, alike: bool) -> Stored:
+        # To put a block hashes it again: what cannot be known need not be hashed here.
+        key = f"{hashlib.md5(data).hexdigest()}+{len(data)}" if alike or len(data) in self._sizes else None
+        locator = self._known.get(key) if key is not None else None
+        if locator is not None:
+            with self._counting:
+                self.reused += len(data)
+            return Stored(locator, reused=True)
+        locator = self._put(data)
+        with self._counting:
+            self.sent += len(data)
+            self._known[block_key(locator)] = locator
+        return Stored(locator, reused=False)
+
+
+def _sample(data: bytes) -> tuple[int, bytes]:
+    """What two blocks share that are the same; few others do."""
+    step = max(len(data) // _SAMPLES, 1)
+    return len(data), b"".join(data[start : start + _SAMPLES] for start in range(0, len(data), step)) + data[-16:]

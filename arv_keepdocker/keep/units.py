@@ -1,0 +1,217 @@
+"""The layer sink that sends layers to Keep, each as the blocks of its unit (see `images.canonical`)."""
+
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ..errors import ArvadosError
+from ..images.canonical import OWN_BLOCKS, Arrangement, Run, padding, unit_header, unit_size
+from ..images.layers import Layer, LayerWriter
+from .blocks import block_key
+from .journal import Journal
+from .known import Held, Known
+from .sender import Sender, Stored
+from .small import SmallUnits
+from .writer import UnitWriter
+
+WRITERS = 2
+"""How many layers are taken at a time: each may need the memory of two blocks."""
+
+
+class LostLayerError(ArvadosError):
+    """A layer that Arvados was said to have cannot be read: its bytes are needed after all."""
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """Whether a layer of an image has to be sent."""
+
+    diff_id: str
+    size: int
+    """Bytes."""
+    new: bool
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The blocks of an archive."""
+
+    locators: tuple[str, ...]
+    layers: tuple[LayerState, ...]
+    """The image's layers, base first."""
+
+
+class Units:
+    """Sends layers while they come; then `compose` puts an archive together from those, and from what Arvados has.
+
+    A layer's header has its digest, so its first block is kept back until the last byte has come. Layers without blocks
+    of their own are kept until `compose` tells their order.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        known: Known | None,
+        journal: Journal | None,
+        writers: int = WRITERS,
+        read_back: bool = True,
+    ) -> None:
+        """Without `known`, everything is sent. Finished layers are noted in the `journal`. Without `read_back`, layers
+        that others stored are not read from Keep to save giving their bytes here."""
+        self._sender = sender
+        self._known = known
+        self._journal = journal
+        self._read_back = read_back
+        self._free_writers = threading.Semaphore(writers)
+        self._lock = threading.RLock()
+        self._sent: dict[str, list[Future[Stored]]] = {}
+        self._held: dict[str, Held] = {}
+        self._layers: dict[str, Layer] = {}
+        self._small = SmallUnits()
+
+    def has(self, diff_id: str) -> Layer | None:
+        with self._lock:
+            if diff_id in self._layers:
+                return self._layers[diff_id]
+        held = next(filter(self._usable, self._known.find(diff_id)), None) if self._known is not None else None
+        if held is None:
+            return None
+        with self._lock:
+            self._held[diff_id] = held
+            return self._layers.setdefault(diff_id, held.layer)
+
+    def begin(self) -> LayerWriter:
+        self._free_writers.acquire()
+        return UnitWriter(self._sender, self._finished, self._free_writers.release)
+
+    def compose(self, arrangement: Arrangement, layers: Sequence[Layer]) -> Composed:
+        """Send what is left of the archive, and wait until everything is stored.
+
+        Raises ArvadosError; LostLayerError if the layers that `has` has said to be there must be given nevertheless.
+        """
+        composed = [(run, self._blocks(run)) for run in arrangement.runs]
+        self._sender.take_room()
+        end = self._sender.send(arrangement.end)
+        new: set[str] = set()
+        locators: list[str] = []
+        for run, blocks in composed:
+            stored = [block.result() for block in blocks]
+            locators += [block.locator for block in stored]
+            if not all(block.reused for block in stored):
+                new.update(layer.stored_digest for layer in run.layers)
+        self._note(arrangement, end.result().locator)
+        states = tuple(LayerState(layer.diff_id, layer.size, layer.stored_digest in new) for layer in layers)
+        return Composed((*locators, end.result().locator), states)
+
+    def close(self) -> None:
+        """Forget what was kept."""
+        self._small.close()
+
+    def _finished(
+        self, layer: Layer, first: io.BytesIO, later: "list[Future[Stored]]", rest: io.BytesIO | None
+    ) -> None:
+        first.seek(0)
+        first.write(unit_header(layer))
+        digest = layer.stored_digest
+        small = unit_size(layer) < OWN_BLOCKS
+        if small:
+            self._small.put(digest, first.getvalue())
+            self._sender.give_room()
+        else:
+            blocks = [self._sender.send(first.getvalue()), *later]
+            if rest is not None:
+                blocks.append(self._sender.send(rest.getvalue()))
+            if self._journal is not None:
+                _note_when_stored(self._journal, layer, blocks)
+        with self._lock:
+            self._layers[digest] = layer
+            if not small:
+                self._sent.setdefault(digest, blocks)
+
+    def _usable(self, held: Held) -> bool:
+        """Whether a layer that Arvados has may be used without being given."""
+        if held.mine or not self._read_back:
+            return held.mine
+        with suppress(ArvadosError):
+            for _piece in self._read(held):
+                pass
+            return True
+        return False
+
+    def _read(self, held: Held) -> Iterator[bytes]:
+        assert self._known is not None
+        with self._sender.room():
+            yield from held.read(self._known.get)
+
+    def _blocks(self, run: Run) -> Sequence[Future[Stored]]:
+        """The blocks of the run, on their way or there."""
+        digests = [layer.stored_digest for layer in run.layers]
+        if digests[0] in self._sent:
+            return self._sent[digests[0]]
+        locators: Sequence[str] | None = None
+        if run.size >= OWN_BLOCKS and len(digests) == 1:
+            locators = self._held[digests[0]].locators
+        elif self._known is not None and not self._held.keys().isdisjoint(digests):
+            locators = self._known.find_run(run)
+        if locators is None:
+            return list(self._packed(run))
+        self._sender.count_reused(run.size)
+        return list(map(_there, locators))
+
+    def _packed(self, run: Run) -> Iterator[Future[Stored]]:
+        left = iter(run.blocks)
+        data = io.BytesIO()
+        size = 0
+        for layer in run.layers:
+            unit = memoryview(self._unit(layer))
+            while unit:
+                if not data.tell():
+                    self._sender.take_room()
+                    size = next(left)
+                piece = unit[: size - data.tell()]
+                data.write(piece)
+                unit = unit[len(piece) :]
+                if data.tell() == size:
+                    yield self._sender.send(data.getvalue())
+                    data = io.BytesIO()
+
+    def _unit(self, layer: Layer) -> bytes:
+        unit = self._small.get(layer.stored_digest)
+        if unit is not None:
+            return unit
+        try:
+            data = b"".join(self._read(self._held[layer.stored_digest]))
+        except ArvadosError as error:
+            raise LostLayerError(str(error)) from error
+        return unit_header(layer) + data + bytes(padding(layer.size))
+
+    def _note(self, arrangement: Arrangement, locator: str) -> None:
+        layers = [layer for run in arrangement.runs for layer in run.layers]
+        if self._journal is not None and all(layer.compression is None for layer in layers):
+            self._journal.add_image(block_key(locator), {layer.stored_digest: layer.size for layer in layers})
+
+
+def _there(locator: str) -> "Future[Stored]":
+    stored: Future[Stored] = Future()
+    stored.set_result(Stored(locator, reused=True))
+    return stored
+
+
+def _note_when_stored(journal: Journal, layer: Layer, blocks: Sequence["Future[Stored]"]) -> None:
+    left = len(blocks)
+    counting = threading.Lock()
+
+    def stored(_: "Future[Stored]") -> None:
+        nonlocal left
+        with counting:
+            left -= 1
+            last = left == 0
+        if last and not any(block.exception() for block in blocks):
+            keys = [block_key(block.result().locator) for block in blocks]
+            journal.add_layer(layer.stored_digest, layer.size, keys)
+
+    for block in blocks:
+        block.add_done_callback(stored)

@@ -1,0 +1,86 @@
+"""One layer on its way into blocks."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from ..images.canonical import BLOCK_SIZE, HEADER, padding
+from ..images.layers import Layer
+from .sender import Sender, Stored
+
+Finished = Callable[[Layer, io.BytesIO, "list[Future[Stored]]", io.BytesIO | None], None]
+"""Takes a layer's unit: its first block, which has room for the header, what was sent of it since, and its last block
+if that is not the first."""
+
+
+class UnitWriter:
+    """Takes one layer."""
+
+    def __init__(self, sender: Sender, finished: Finished, ended: Callable[[], None]) -> None:
+        """`ended` is called when the writer is not used any more."""
+        self._sender = sender
+        self._finished = finished
+        self._ended = ended
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._first: io.BytesIO | None = None
+        self._later: list[Future[Stored]] = []
+        self._current: io.BytesIO | None = None
+        """What comes after the first block, and is not a whole block yet."""
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._size += len(data)
+        self._append(data)
+
+    def finish(self) -> Layer:
+        layer = Layer(f"sha256:{self._digest.hexdigest()}", self._size)
+        self._append(bytes(padding(self._size)))
+        first = self._first or self._begun()
+        self._first = None
+        rest, self._current = self._current, None
+        self._finished(layer, first, self._later, rest)
+        self._end()
+        return layer
+
+    def abandon(self) -> None:
+        for buffer in (self._first, self._current):
+            if buffer is not None:
+                self._sender.give_room()
+        self._first = self._current = None
+        self._end()
+
+    def _append(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:
+            buffer = self._buffer()
+            piece = left[: BLOCK_SIZE - buffer.tell()]
+            buffer.write(piece)
+            left = left[len(piece) :]
+            if buffer is self._current and buffer.tell() == BLOCK_SIZE:
+                self._current = None
+                self._later.append(self._sender.send(buffer.getvalue()))
+
+    def _buffer(self) -> io.BytesIO:
+        """The block that takes the next bytes."""
+        if self._first is None:
+            self._first = self._begun()
+        if self._first.tell() < BLOCK_SIZE:
+            return self._first
+        if self._current is None:
+            self._sender.take_room()
+            self._current = io.BytesIO()  # which gives its bytes away without copying them
+        return self._current
+
+    def _begun(self) -> io.BytesIO:
+        self._sender.take_room()
+        buffer = io.BytesIO()
+        buffer.write(bytes(HEADER))  # which tells the digest, in the end
+        return buffer
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._ended()
