@@ -17,7 +17,7 @@ import pytest
 from arv_keepdocker.display import Display
 from arv_keepdocker.errors import ArchiveError, ImageNotFoundError, KeepdockerError, RegistryError
 from arv_keepdocker.images import compression
-from arv_keepdocker.images.image import Image
+from arv_keepdocker.images.image import Image, Wanted
 from arv_keepdocker.images.layers import Layer
 from arv_keepdocker.platforms import Platform
 from arv_keepdocker.sources.registry.client import RegistryClient
@@ -96,7 +96,7 @@ class Run:
     shown: io.StringIO
 
     def deliver(self) -> Image:
-        return self.source.deliver(self.sink)
+        return self.source.deliver(self.sink, Wanted())
 
     @property
     def said(self) -> str:

@@ -25,6 +25,8 @@ class LayerBlob:
         """`plain` says that it is known not to be compressed; else its first bytes tell."""
         self.size = 0
         """Bytes that have come."""
+        self.unpacked = 0
+        """Bytes that the sink was given of them."""
         self._writer = sink.begin()
         self._digest = hashlib.sha256()
         self._start: bytes | None = b"" if not plain else None
@@ -85,11 +87,15 @@ class LayerBlob:
 
     def _unpack(self, data: bytes) -> None:
         if self._unpacker is None:
-            if data:
-                self._writer.write(data)
+            self._write(data)
             return
         try:
             for piece in self._unpacker.feed(data):
-                self._writer.write(piece)
+                self._write(piece)
         except ArchiveError as error:
             self._problem = error
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._writer.write(data)
+            self.unpacked += len(data)

@@ -67,8 +67,8 @@ class RegistryClient:
         self._base = None if self._may_be_plain else f"https://{name.host}"
         self._probing = threading.Lock()
 
-    def head(self, reference: str) -> str | None:
-        """The digest of the manifest that a tag or digest names; None if it is not told so.
+    def head(self, reference: str) -> tuple[str, str] | None:
+        """The digest and media type of the manifest that a tag or digest names; None if they are not told so.
 
         Some registries know no HEAD. Docker Hub counts the requests for manifests, but not these.
         """
@@ -78,7 +78,8 @@ class RegistryClient:
             return None  # without words, which only the answer to a GET has
         with contextlib.closing(answer):
             digest = answer.header("Docker-Content-Digest")
-            return digest if answer.status == 200 and DIGEST.fullmatch(digest) else None
+            known = answer.status == 200 and DIGEST.fullmatch(digest)
+            return (digest, _media_type(answer)) if known else None
 
     def manifest(self, reference: str) -> Document:
         """The manifest or index that a tag or digest names, compared with the digest."""

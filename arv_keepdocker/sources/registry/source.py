@@ -9,14 +9,19 @@ from functools import partial
 from ...errors import ArchiveError, ImageNotFoundError, RegistryError
 from ...images import configuration
 from ...images.configuration import Configuration
-from ...images.image import Image
+from ...images.image import Image, Wanted
 from ...images.layers import Layer, LayerSink
 from ...lanes import Lanes
 from ...platforms import Platform
 from ..blobs import LayerBlob, WrongDigestError
 from . import manifests
-from .client import RegistryClient, sha256
+from .client import INDEX_TYPES, RegistryClient, sha256
 from .manifests import ImageManifest
+
+_GROWTH = 2.5
+"""How much longer a layer is than its blob, as a rule."""
+_ENOUGH = 1 << 20
+"""Bytes of blobs that tell it better."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,17 @@ class RegistrySource:
     image."""
 
     repeatable = True
+    remote = True
 
     def __init__(self, client: RegistryClient, reference: str, platform: Platform | None = None) -> None:
         """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64."""
         self.what = f"image {client.name}{'@' if ':' in reference else ':'}{reference}"
         self.size: int | None = None
-        """Bytes of the layers in the registry; known when the manifest is."""
+        """An estimate of the image's bytes, uncompressed, once it is being delivered: the registry does not tell."""
         self.fetched = 0
         """Bytes of layers that have come."""
+        self.is_index: bool | None = None
+        """Whether the name stands for several images; None where that is not known yet."""
         self._client = client
         self._platform = platform
         self._digest = reference if ":" in reference else None
@@ -61,17 +69,20 @@ class RegistrySource:
         self._manifest: ImageManifest | manifests.Index | None = None
         self._description: Description | None = None
         self._counting = threading.Lock()
+        self._done = self._unpacked = self._left = 0
 
     def head(self) -> str:
         """The digest that the registry has for the name now: of a manifest or of an index.
 
         It asks at most once, and in a way that Docker Hub does not count.
         """
-        if self._digest is None:
-            self._digest = self._client.head(self._reference)
+        if self._digest is None and (found := self._client.head(self._reference)) is not None:
+            self._digest, media_type = found
+            self.is_index = media_type in INDEX_TYPES
         if self._digest is None:
             self._manifest = manifests.fetch(self._client, self._reference, self.what)
             self._digest = self._manifest.digest
+            self.is_index = isinstance(self._manifest, manifests.Index)
         return self._digest
 
     def describe(self) -> Description:
@@ -83,13 +94,17 @@ class RegistrySource:
                 found = manifests.chosen(self._client, found, self._platform)
                 digests.insert(0, found.digest)
             self._description = self._described(found, digests)
-            self.size = sum(layer.size for layer in set(self._description.layers))
         return self._description
 
-    def deliver(self, sink: LayerSink) -> Image:
-        """Feed the layers that the sink does not have to it, and return the image, checked."""
+    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+        """Feed the layers that the sink does not have to it, and return the image, checked.
+
+        Which one is wanted was said when the source was made.
+        """
         description = self.describe()
         remote = {layer.diff_id: layer for layer in description.layers}
+        self._left = sum(layer.size for layer in remote.values())
+        self._count(0, 0)
         found: dict[str, Layer] = {}
         work = [partial(self._layer, sink, layer) for layer in remote.values()]
         with Lanes([self._client, self._client][: len(work)]) as lanes:
@@ -124,15 +139,28 @@ class RegistrySource:
         return Description(config, read, layers, tuple(digests))
 
     def _layer(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient) -> Layer:
-        return sink.has(layer.diff_id) or self._fetched(sink, layer, client, again=True)
+        known = sink.has(layer.diff_id)
+        if known is not None:
+            self._count(layer.size, known.size)
+        return known or self._fetched(sink, layer, client, again=True)
+
+    def _count(self, size: int, unpacked: int, fetched: int = 0) -> None:
+        """So much of the blobs is done, and was so much uncompressed; from which the rest is estimated."""
+        with self._counting:
+            self.fetched += fetched
+            self._done += size
+            self._unpacked += unpacked
+            self._left -= size
+            growth = self._unpacked / self._done if self._done > _ENOUGH else _GROWTH
+            self.size = self._unpacked + int(max(self._left, 0) * growth)
 
     def _fetched(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
         blob = LayerBlob(sink, plain=layer.digest == layer.diff_id)
         try:
             for data in client.blob(layer.digest, layer.size):
+                before = blob.unpacked
                 blob.feed(data)
-                with self._counting:
-                    self.fetched += len(data)
+                self._count(len(data), blob.unpacked - before, fetched=len(data))
             return blob.finish(layer.digest, layer.diff_id)
         except WrongDigestError:
             if not again:
