@@ -279,6 +279,42 @@ def test_signatures_that_expire_on_the_way(
     assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_expires_in_the_same_run_is_sent_once_more(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, before: int
+) -> None:
+    """Whether or not some of it was there already."""
+    image = images.build(engine.host, layers=layers(4.2, 0.1))
+    usual = sandbox.settings()["signature_ttl"]
+    sandbox.settings(signature_ttl=2)
+    sandbox.fault("delay", service="api", method="POST", path="/collections", body="manifest", seconds=3.5, times=1)
+    try:
+        result = run("--project-uuid", project, "--retries=0", *["--force"][before:], image.name)
+    finally:
+        sandbox.settings(signature_ttl=usual)
+    uuid = stored(result)
+    assert "sending every block once more" in result.stderr
+    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+
+
+def test_signatures_that_live_too_short_to_be_reused(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    usual = sandbox.settings()["signature_ttl"]
+    sandbox.settings(signature_ttl=600)
+    try:
+        fresh: dict[str, str | None] = {
+            "XDG_CACHE_HOME": str(tmp_path / "fresh")
+        }  # the SDK keeps the API's description
+        result = run("--project-uuid", project, image.name, env=fresh)
+    finally:
+        sandbox.settings(signature_ttl=usual)
+    stored(result)
+    assert "signatures are good for 600 s" in result.stderr
+    assert "can be reused" in result.stderr
+
+
 def test_a_collection_that_is_trashed_before_it_is_linked(
     engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
 ) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
+import io
+import json
 import os
 import re
+import textwrap
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from arv_keepdocker.display import Display
 from arv_keepdocker.sandbox import Sandbox
 from arv_keepdocker.sandbox.certificate import tls_context
 from tests import hostile, images
@@ -97,6 +103,78 @@ def test_arvados_repeats_the_token(
     assert secret_of(run) not in result.stderr
     assert "nobody is (hidden)" in result.stderr
     assert ("Traceback" in result.stderr) == (debug is not None)
+
+
+def spellings(token: str) -> dict[str, str]:
+    """A token as libraries, servers and terminals may write it."""
+    both = token.encode()
+    return {
+        "repr": repr(token),
+        "repr of repr": repr(repr(token)),
+        "JSON": json.dumps(token).replace("/", "\\/"),
+        "list": repr(list(token)),
+        "URL": urllib.parse.quote(token, safe=""),
+        "URL in URL": urllib.parse.quote(urllib.parse.quote(token, safe=""), safe=""),
+        "all percent": "".join(f"%{byte:02X}" for byte in both),
+        "hexadecimal escapes": "".join(f"\\x{byte:02x}" for byte in both),
+        "Unicode escapes": "".join(f"\\u{byte:04X}" for byte in both),
+        "octal escapes": "".join(f"\\{byte:03o}" for byte in both),
+        "HTML": "".join(f"&#{byte};" for byte in both),
+        "HTML, hexadecimal": "".join(f"&#x{byte:X};" for byte in both),
+        "shell": token.replace("/", "\\/").replace("-", "\\-"),
+        "capitals": token.upper(),
+        "hexadecimal": both.hex(),
+        **{f"Basic, {user}": base64.b64encode(user.encode() + b":" + both).decode() for user in ("u", "us", "usr")},
+        "base64 for URLs": base64.urlsafe_b64encode(both + b"??>").decode(),
+        "wrapped": "\n".join(textwrap.wrap(token, 20)),
+        "quoted pieces": " ".join(f"'{piece}'" for piece in textwrap.wrap(token, 16)),
+        "begin": token[:-20],
+        "end": token[-20:],
+    }
+
+
+def test_no_spelling_of_the_token_is_shown(sandbox: Sandbox, run: Command) -> None:
+    token = run.environment["ARVADOS_API_TOKEN"]
+    for part in (token, secret_of(run)):
+        for name, spelling in spellings(part).items():
+            shown = cleaned(token, f"<{spelling}>")
+            assert "(hidden)" in shown, name
+            assert len(shown) < len("<(hidden)>") + 16, name
+    says = [f"{name}: {spelling}" for name, spelling in spellings(token).items()]
+    for debug in (None, "1"):
+        sandbox.clear_faults()
+        sandbox.fault("status", service="api", path="/links", status=422, errors=says, times=None)
+        result = run("--retries=0", "images", env={"ARVADOS_DEBUG": debug})
+        assert result.status == 6
+        for spelling in spellings(token).values():
+            assert spelling not in result.stderr
+            assert spelling.replace("\\", "\\\\") not in result.stderr
+
+
+def test_what_is_no_token_is_shown(run: Command) -> None:
+    token = run.environment["ARVADOS_API_TOKEN"]
+    for text in (
+        "docker says: no",
+        "/etc/arvados 100% \\x41 &amp; &#65;",
+        "zzzzz-4zz18-0123456789abcde",
+        "sha256:" + "0a" * 32,
+    ):
+        assert cleaned(token, text) == text
+
+
+def cleaned(token: str, text: str) -> str:
+    """The text as the program shows it to the user whose token that is."""
+    display = Display(io.StringIO())
+    display.hide(token)
+    return display.clean(text)
+
+
+def test_a_token_on_the_command_line(run: Command) -> None:
+    token = run.environment["ARVADOS_API_TOKEN"]
+    for words in ([token], ["images", token, token, token], [f"--{token}"], ["--limit", token], ["--filter", token]):
+        result = run(*words)
+        assert result.status != 0
+        assert secret_of(run) not in result.stderr
 
 
 @DEBUGGING
