@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import functools
+import grp
 import os
+import pwd
 import random
 import re
 import shutil
@@ -35,16 +37,20 @@ class Cache:
         """The directory; it is there, it is the user's, and nobody else can look or write into it."""
         path = default_path(self._environment)
         with _explained(path):
-            for directory in [*reversed(path.parents), path]:
-                if not directory.is_dir():
-                    directory.mkdir(mode=0o700, exist_ok=True)
-                    directory.chmod(0o700)  # whatever the umask
+            _make(path)
+            if problem := _distrusted(path.parent):
+                raise _error(path, problem)
             status = path.lstat()
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 raise _error(path, "it is not a directory that belongs to you")
             if status.st_mode & 0o077:
                 path.chmod(0o700)
         return path
+
+    @property
+    def is_distrusted(self) -> bool:
+        """Whether others may have written what arv-put finds in its own cache directory."""
+        return distrusted(self._environment) is not None
 
     def archive_path(self, image_id: str, kind: str = "") -> Path:
         """Where a whole, checked archive of the image is kept until it is in Arvados; `kind` tells several apart."""
@@ -148,6 +154,48 @@ def default_path(environment: Mapping[str, str]) -> Path:
         except RuntimeError as error:
             raise CacheError(f"no cache directory: {error}", "Set HOME or XDG_CACHE_HOME.") from error
     return base / "arvados" / "docker"
+
+
+def distrusted(environment: Mapping[str, str]) -> str | None:
+    """Why others may have written what the SDK and arv-put find in their cache directories; None if they can not.
+
+    The SDK keeps the API's description there, which says where the token is sent to. Since 3.1 it takes the first of
+    systemd's directories that it may write to, else the one that has ours in it (arvados._internal.basedirs).
+    """
+    directories = [Path(name) for name in environment.get("CACHE_DIRECTORY", "").split(":") if name.startswith("/")]
+    with contextlib.suppress(OSError, CacheError):
+        directories.append(default_path(environment).parent)
+        _make(directories[-1])  # or the SDK would, for whom the umask lets in
+    paths = [directory / name for directory in directories for name in ("", "discovery", "arv-put")]
+    return next(filter(None, map(_distrusted, paths)), None)
+
+
+def _distrusted(path: Path) -> str | None:
+    try:
+        link, status = path.lstat(), path.stat()
+    except OSError:
+        return None
+    if {link.st_uid, status.st_uid} != {os.geteuid()}:
+        return f"{path} belongs to another user"
+    others = stat.S_IWOTH if _is_private(status.st_gid) else stat.S_IWOTH | stat.S_IWGRP
+    return f"others can write to {path}" if status.st_mode & others else None
+
+
+def _is_private(group: int) -> bool:
+    """Whether nobody else is in the group: where users have one of their own, it may write what they make."""
+    try:
+        user, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
+    except KeyError:
+        return False
+    return entry.gr_name == user and set(entry.gr_mem) <= {user}
+
+
+def _make(path: Path) -> None:
+    """Make a directory, and those that it is in, for the user alone."""
+    for directory in [*reversed(path.parents), path]:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)  # whatever the umask
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Catalog:
         """
         images = [*listing.holders(self.cluster, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
-            images = [image for image in images if image.properties.get(UNIVERSAL)]
+            images = [image for image in images if image.properties.get(UNIVERSAL) is True]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         image = next((image for image in images if self._held(image.collection) == entry.image_id), None)
         if image is None:
@@ -98,7 +98,7 @@ class Catalog:
         wanted = [
             str(image.image_id)
             for image in images
-            if bool(image.properties.get(UNIVERSAL)) == entry.universal
+            if (image.properties.get(UNIVERSAL) is True) == entry.universal
             and (entry.platform is None or image.properties.get(PLATFORM) in (None, str(entry.platform)))
         ]
         return list(dict.fromkeys(wanted))

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from . import __version__, interrupts, listing, reference, sdk_logs, settings
-from .cache import Cache
+from .cache import Cache, distrusted
 from .catalog import Catalog
 from .choice import ORDERS, Filters
 from .cluster import Cluster
@@ -320,7 +320,12 @@ def _given_for_listing(options: argparse.Namespace) -> list[str]:
 
 
 def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster:
-    return Cluster.connect(options.retries, display) if api is None else Cluster(api, options.retries, display)
+    if api is not None:
+        return Cluster(api, options.retries, display)
+    problem = distrusted(os.environ)
+    if problem is not None:
+        display.warning(f"{problem}: what is kept there of Arvados' API is not used")
+    return Cluster.connect(options.retries, display, cache=problem is None)
 
 
 def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:

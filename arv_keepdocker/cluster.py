@@ -13,7 +13,7 @@ from typing import Any
 from . import settings
 from .attempts import Attempts
 from .display import Display
-from .errors import ArvadosError
+from .errors import ArvadosError, quoted
 from .lanes import Lanes
 from .troubles import ArvadosRefusedError, explained
 
@@ -57,14 +57,17 @@ class Cluster:
         self.attempts = Attempts(retries, display)
 
     @classmethod
-    def connect(cls, retries: int, display: Display | None = None) -> "Cluster":
-        """The cluster that the user's environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN)."""
+    def connect(cls, retries: int, display: Display | None = None, cache: bool = True) -> "Cluster":
+        """The cluster that the user's environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN).
+
+        Without `cache` the SDK asks for the API's description instead of taking it from the disk.
+        """
         host = settings.check()
         whom = f"Arvados at {host}"
 
         def connected() -> Any:
             with explained(f"connecting to {whom}", first=True):
-                return _client()
+                return _client(cache)
 
         return cls(Attempts(retries, display)(whom, connected), retries, display)
 
@@ -81,7 +84,7 @@ class Cluster:
     @property
     def uuid_prefix(self) -> str:
         """The five characters that begin the UUIDs of this cluster's objects."""
-        return str(self._described("uuidPrefix"))
+        return str(self._described("uuidPrefix", lambda value: re.fullmatch("[0-9a-z]{5}", str(value))))
 
     def own_collections(self, uuids: Iterable[str]) -> list[str]:
         """Those that are UUIDs of the cluster's collections.
@@ -94,7 +97,7 @@ class Cluster:
     @property
     def replication(self) -> int:
         """How many copies of a block the cluster wants by default."""
-        return int(self._described("defaultCollectionReplication"))
+        return int(self._described("defaultCollectionReplication", lambda value: type(value) is int and value > 0))
 
     @property
     def signature_seconds(self) -> int | None:
@@ -128,10 +131,13 @@ class Cluster:
             return error.http_status != 403
         return True
 
-    def _described(self, what: str) -> Any:
+    def _described(self, what: str, is_right: Callable[[Any], object]) -> Any:
         if what not in self.api._rootDesc:
             raise ArvadosError(f"Arvados' description of its API does not have its {what}")
-        return self.api._rootDesc[what]
+        value = self.api._rootDesc[what]
+        if not is_right(value):
+            raise ArvadosError(f"Arvados' description of its API says that its {what} is {quoted(str(value))}")
+        return value
 
     def current_user(self) -> Record:
         """The user whose token is used."""
@@ -193,7 +199,8 @@ class Cluster:
             yield from items
             if not more:
                 return
-            after = [["uuid", ">", items[-1]["uuid"]]]
+            if after == (after := [["uuid", ">", items[-1]["uuid"]]]):
+                raise ArvadosError(f"listing {resource}: Arvados gives the same page again and again")
 
     def newest(
         self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str], limit: int
@@ -219,7 +226,8 @@ class Cluster:
         request = lane.method(resource)(filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none")
         page = self.ask(f"listing {resource}", request, lane, items=fields)
         items = page["items"]
-        return items, bool(items) and len(items) >= (page.get("limit") or 1)
+        limit = page.get("limit")
+        return items, bool(items) and len(items) >= (limit if type(limit) is int and limit > 0 else 1)
 
     def find_in(
         self,
@@ -287,13 +295,13 @@ class Cluster:
         return self.attempts(f"Arvados: {what}", answer, retries)
 
 
-def _client() -> Any:
+def _client(cache: bool) -> Any:
     """A client made from the user's settings, which does not try again by itself."""
     import apiclient.errors
     import arvados
 
     try:
-        return arvados.api("v1", num_retries=0)
+        return arvados.api("v1", cache=cache, num_retries=0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .display import escaped
-from .links import ENGINE_ID, in_utc, parse_time, utc
+from .links import ENGINE_ID, in_utc, parse_time, text, utc
 from .listing import StoredImage, split_name
 from .reference import Reference, split_recorded
 
@@ -95,7 +95,7 @@ def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
         "tag": name.tag,
         "digest": name.digest,
         "id": image.image_id,
-        "engine_id": image.properties.get(ENGINE_ID),
+        "engine_id": text(image.properties.get(ENGINE_ID)),
         "collection_uuid": image.collection,
         "portable_data_hash": image.record["portable_data_hash"],
         "owner_uuid": image.owner,

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import json
 from typing import Any, NamedTuple
 
 import ciso8601
@@ -16,6 +17,8 @@ FIELDS = ("created_at", "head_uuid", "link_class", "name", "properties")
 """All that is needed of a link."""
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _TIME = "image_timestamp"
+_LONGEST = 1000
+"""Characters of a property that is read, and given to other links: anybody may have written anything."""
 _NOTHING: Record = {}
 
 
@@ -37,14 +40,30 @@ class Link(NamedTuple):
         time = properties.get(_TIME)
         more = _NOTHING
         if len(properties) > (time is not None):
-            more = {name: value for name, value in properties.items() if name != _TIME}
+            more = {name: value for name, value in properties.items() if name != _TIME and _is_short(name, value)}
+        if time is not None and not _is_short(_TIME, time):
+            time = None
         created = parse_time(record.get("created_at")) or EPOCH
         return cls(record["head_uuid"] or "", record["name"] or "", created, time, more)
 
     @property
     def properties(self) -> Record:
-        """All of them, as recorded."""
+        """All of them that are not too long, as recorded."""
         return self.more if self.time is None else {_TIME: self.time, **self.more}
+
+
+def _is_short(name: str, value: object) -> bool:
+    if isinstance(value, str):
+        return len(name) + len(value) <= _LONGEST
+    try:
+        return len(name) + len(json.dumps(value)) <= _LONGEST
+    except RecursionError:
+        return False
+
+
+def text(value: object) -> str | None:
+    """A property that should be text; None if it is anything else."""
+    return value if isinstance(value, str) else None
 
 
 def age(link: Link) -> tuple[datetime.datetime, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time as clock
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from .display import Display, Style
 from .engine import Engine, EngineImage
 from .entry import NAME_LIMIT, Entry
 from .errors import ArchiveError, ArvadosError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
-from .links import in_utc
+from .links import in_utc, parse_time
 from .listing import StoredImage
 from .plan import Made, Plan
 from .platforms import USUAL, Platform
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # not needed for an image that is there already, nor is what 
     from .contents import Contents, Wanted
     from .upload import LayerState
 
+_CLOCK_TOLERANCE = 24 * 60 * 60
+"""Seconds by which another machine's clock may be ahead."""
 _FORMAT = "v2"
 """Arvados' name for images whose id is `sha256:` and a digest; older ones had another id and format."""
 
@@ -152,6 +155,7 @@ def _push_from_engine(
 ) -> Outcome:
     universal = image.containerd if options.universal is None else options.universal
     _warn_of_platform(image.platform, options, tools)
+    _warn_of_time(image.created, tools)
     entry = Entry(project, image.id, reference.name, options.title, universal=universal).made_at(image.created)
     if image.containerd or universal:
         # The id that is recorded is a digest that only the archive tells, or an earlier run's link.
@@ -197,6 +201,8 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
         entry = replace(entry, image_id=contents.image_id, engine_id=image.id if learned else None)
         entry = entry.made_at(contents.image.created)
         _warn_of_layers(contents.image, tools)
+        if contents.image.created != image.created:
+            _warn_of_time(contents.image.created, tools)
         stored = None if was_certain else _there(entry, options, tools)
         return stored or _made(archive, entry, options, tools)
 
@@ -212,6 +218,7 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
         contents = archive.contents
         _warn_of_platform(contents.image.platform, options, tools)
         _warn_of_layers(contents.image, tools)
+        _warn_of_time(contents.image.created, tools)
         name = name or next(iter(contents.image.names), None)
         _check_name(name)
         entry = Entry(project, contents.image_id, name, options.title, universal=wanted.universal)
@@ -299,6 +306,16 @@ def _check_name(name: str | None) -> None:
 def _warn_of_platform(platform: Platform | None, options: Options, tools: Tools) -> None:
     if options.platform is None and platform is not None and not platform.matches(USUAL):
         tools.display.warning(f"the image is for {platform}, which the cluster's compute nodes may not be")
+
+
+def _warn_of_time(created: str | None, tools: Tools) -> None:
+    """Of several images of a name, the scheduler takes the one that was made last."""
+    time = parse_time(created)
+    if time is not None and time.timestamp() > clock.time() + _CLOCK_TOLERANCE:
+        tools.display.warning(
+            f"the image says that it was made in the future, at {created}: "
+            "until then, workflows prefer it to newer images of the same name"
+        )
 
 
 def _warn_of_layers(image: "Image", tools: Tools) -> None:

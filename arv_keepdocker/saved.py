@@ -14,6 +14,7 @@ from .display import Counter, Display
 from .engine import Engine, EngineImage
 from .entry import Entry
 from .errors import ArchiveError, ArvadosError, KeepdockerError
+from .keep import answers
 from .repack import Extent, Repacked
 from .source import EngineSource, FileSource, Source
 from .tarball import Readable
@@ -43,6 +44,7 @@ class ViaArvPut:
         # An Id that names images for several platforms has an archive for each.
         kind = "." + "".join(filter(str.isalnum, str(image.platform))) if image.several_platforms else ""
         path = self.cache.archive_path(image.id, kind)
+        _check_name(path)
         found = self._of_earlier_run(path, wanted) if self.resume and path.exists() else None
         if found is None:
             if image.size is not None:
@@ -61,10 +63,12 @@ class ViaArvPut:
         """
         source = FileSource(file)
         if source.is_plain():
+            _check_name(Path(file))
             before = _state(Path(file))
             yield Saved(self, Path(file), contents.read(source, wanted), before)
             return
         path = self.cache.incoming_path()
+        _check_name(path)
         try:
             found = self._kept(source, path, wanted, self.display.counter("reading", None))
             yield Saved(self, path, found)
@@ -72,6 +76,8 @@ class ViaArvPut:
             path.unlink(missing_ok=True)
 
     def _of_earlier_run(self, path: Path, wanted: Wanted) -> Contents | None:
+        if not path.is_file():  # but something that might not even be readable to its end
+            return None
         try:
             found = contents.read(FileSource(str(path)), wanted)
         except ArchiveError as error:
@@ -117,8 +123,12 @@ class Saved:
         self._check_unchanged()
         path = self.path if repacked is None else self._repacked(repacked)
         arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
+        if way.cache.is_distrusted:
+            arguments.append("--no-cache")  # for arv-put believes its notes of what was sent
         try:
-            with sdk_logs.retries_told(way.display), way.display.waiting("arv-put to store the image"):
+            keep = way.catalog.cluster.api.keep
+            waiting = way.display.waiting("arv-put to store the image")
+            with sdk_logs.retries_told(way.display), waiting, answers.checked(keep):
                 uuid = arvput.put(str(path), entry.filename, arguments, way.catalog.cluster.api)
             try:
                 self._check_unchanged()
@@ -152,6 +162,16 @@ class Saved:
                         _copy(old, new, part)
                 self._check_unchanged()
         return path
+
+
+def _check_name(path: Path) -> None:
+    """Raise KeepdockerError for a path that arv-put could not handle: it encodes it to name its own cache by."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise KeepdockerError(
+            f"arv-put cannot store {path}: the path is not UTF-8", "Leave out --via-arv-put, which is not needed."
+        ) from error
 
 
 def _state(path: Path) -> object:

@@ -3,20 +3,25 @@ without a word."""
 
 from __future__ import annotations
 
+import datetime
 import fcntl
+import hashlib
+import http.server
 import json
 import os
 import secrets
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from arv_keepdocker.sandbox import Sandbox
 from tests import hostile, images
-from tests.conftest import Command, stored
+from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
-from tests.test_failures import DockerThat, failed
+from tests.test_failures import DockerThat, failed, nothing_recorded
 from tests.test_hostile import Measured, _usual_peaks, measured, usual_peak
 from tests.test_streaming import journals
 
@@ -229,3 +234,184 @@ def test_silent_says_what_the_engine_is_asked(
     assert f"waiting for docker image {hangs}" in process.stderr.readline()
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=SECONDS)
+
+
+# Arvados and Keep
+
+
+class LyingKeep:
+    """A Keep service that takes every block, and answers what it is told to."""
+
+    def __init__(self, answer: bytes) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_PUT(self) -> None:
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                said = answer.replace(b"MD5", hashlib.md5(data).hexdigest().encode())
+                said = said.replace(b"SIZE", str(len(data)).encode())
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(said)))
+                self.send_header("X-Keep-Replicas-Stored", "2")
+                self.send_header("X-Keep-Storage-Classes-Confirmed", "default=2")
+                self.end_headers()
+                self.wfile.write(said)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ARVADOS_KEEP_SERVICES": f"http://127.0.0.1:{self._server.server_port}/"}
+
+    def __enter__(self) -> LyingKeep:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+SIGNATURE = b"+A" + b"0" * 40 + b"@7fffffff"
+LIES = [
+    b"d41d8cd98f00b204e9800998ecf8427e+SIZE" + SIGNATURE,
+    b"MD5+1" + SIGNATURE,
+    b"MD5+SIZE0" + SIGNATURE,
+    b"MD5" + SIGNATURE,
+    b"MD5+SIZE+A00@7fffffff",
+    b"MD5+SIZE" + SIGNATURE + b" 0:1:x",
+    b"MD5+SIZE" + SIGNATURE + b"\nMD5+SIZE",
+    b"MD5+SIZE" * 1000,
+    b"",
+    b"<html>\x1b[31mwelcome</html>",
+]
+
+
+@pytest.mark.parametrize("answer", LIES)
+def test_what_keep_says_of_another_block_is_not_believed(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, answer: bytes, way: tuple[str, ...]
+) -> None:
+    path = archive_of_a_new_image(tmp_path)
+    with LyingKeep(answer) as keep:
+        words = ("--retries=0", "--project-uuid", project, "--from-archive", str(path))
+        failed(run(*way, *words, env=keep.environment), 6)
+    assert nothing_recorded(cluster, project)
+    for journal in journals(tmp_path):
+        assert journal.read_text() == ""
+
+
+@pytest.mark.parametrize("answer", [b"MD5+SIZE" + SIGNATURE, b"MD5+SIZE+Kzzzzz" + SIGNATURE])
+def test_a_forged_signature_is_arvados_to_refuse(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, answer: bytes, way: tuple[str, ...]
+) -> None:
+    """What shows that the answers above are refused for what is wrong with them."""
+    path = archive_of_a_new_image(tmp_path)
+    with LyingKeep(answer) as keep:
+        words = ("--retries=0", "--project-uuid", project, "--from-archive", str(path))
+        result = run(*way, *words, env=keep.environment)
+    failed(result, 6)
+    assert "answered that it has" not in result.stderr
+    assert nothing_recorded(cluster, project)
+
+
+PROPERTIES: list[object] = [["x"] * 1_000_000, "x" * (1 << 20), {"a": {"b": [1, None]}}, -1e300]
+
+
+def test_properties_of_any_type(cluster: Cluster, project: str, run: Command, tmp_path: Path) -> None:
+    path = archive_of_a_new_image(tmp_path)
+    uuid = stored(run("--project-uuid", project, "--from-archive", str(path)))
+    keys = ("arv:engine_image_id", "arv:platform", "arv:universal", "image_timestamp", "anything")
+    links = cluster.api().links()
+    (hashed,) = links.list(filters=[["head_uuid", "=", uuid], ["link_class", "=", "docker_image_hash"]]).execute()[
+        "items"
+    ]
+    name = images.unique_name()
+    for value in PROPERTIES:
+        body = {"link": {"properties": dict.fromkeys(keys, value)}}
+        links.update(uuid=hashed["uuid"], body=body).execute()
+        (listed,) = json.loads(run("images", "--project-uuid", project, "--format", "json").stdout)
+        assert listed["engine_id"] is None
+        assert len(json.dumps(listed)) < 10_000
+        # A new link has what the old one says, within bounds.
+        assert stored(run("--project-uuid", project, "--from-archive", str(path), name)) == uuid
+        (new,) = links.list(filters=[["head_uuid", "=", uuid], ["name", "=", name]]).execute()["items"]
+        assert len(json.dumps(new["properties"])) < 10_000
+        links.delete(uuid=new["uuid"]).execute()
+
+
+@pytest.mark.parametrize(("days", "warned"), [(-1, False), (0.5, False), (2, True), (365 * 1000, True)])
+def test_an_image_from_the_future(project: str, run: Command, tmp_path: Path, days: float, warned: bool) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    created = (now + datetime.timedelta(days=days)).isoformat()
+    path = hostile.write(hostile.image(config={"created": created}), tmp_path / "archive.tar")
+    result = run("--project-uuid", project, "--from-archive", str(path))
+    stored(result)
+    assert ("in the future" in result.stderr) == warned
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("which", ["arvados", "arvados/discovery", "systemd", "systemd/discovery"])
+@pytest.mark.parametrize("how", ["owner", "mode", "link"])
+def test_what_others_keep_of_the_api_is_not_used(
+    sandbox: Sandbox, project: str, run: Command, tmp_path: Path, which: str, how: str
+) -> None:
+    cache = tmp_path / "cache"
+    (cache / "systemd").mkdir(parents=True, mode=0o700)
+    systemd = {"CACHE_DIRECTORY": str(cache / "systemd")} if which.startswith("systemd") else {}
+    assert run("images", "--retries=0", "--project-uuid", project, env=systemd).status == 0
+    directory = cache / which.split("/")[0] / "discovery"
+    (kept,) = directory.glob("*.tmp")
+    # From what others have written the client would learn to send its token to them.
+    fresh = kept.read_bytes().replace(b"status: 200\r\n", b"status: 200\r\ncache-control: max-age=1000000\r\n")
+    kept.write_bytes(fresh.replace(b'"rootUrl"', b'"rootURL"'))
+    assert run("images", "--retries=0", "--project-uuid", project, env=systemd).status != 0
+    target = cache / which
+    if how == "link":
+        target.rename(cache / "elsewhere")
+        target.symlink_to(cache / "elsewhere")
+    if how == "mode":
+        target.chmod(0o757)
+    else:
+        os.chown(target, 12345, 12345, follow_symlinks=False)
+    result = run("images", "--retries=0", "--project-uuid", project, env=systemd)
+    assert result.status == 0, result.stderr
+    assert "warning" in result.stderr
+    assert str(target) in result.stderr
+
+
+def test_the_cache_directory_is_the_users_alone_whatever_the_umask(project: str, run: Command, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert run("images", "--project-uuid", project).status == 0
+    finally:
+        os.umask(before)
+    for name in ("", "arvados", "arvados/discovery"):
+        assert (tmp_path / "cache" / name).stat().st_mode & 0o077 == 0
+
+
+def test_arv_put_and_a_path_that_is_not_utf_8(project: str, run: Command, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"archive\xff.tar")
+    archive_of_a_new_image(tmp_path).rename(path)
+    words = ("--project-uuid", project, "--from-archive", str(path))
+    failed(run("--via-arv-put", *words), 1, r"archive\udcff.tar: the path is not UTF-8", "Leave out --via-arv-put")
+    stored(run(*words))
+
+
+@pytest.mark.parametrize("make", [fifo, directory, link_to_a_fifo])
+def test_something_else_in_the_place_of_a_saved_image(
+    engine: Engine, project: str, run: Command, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    image = images.build(engine.host)
+    kept = tmp_path / "cache" / "arvados" / "docker"
+    kept.mkdir(parents=True, mode=0o700)
+    make(kept / f"{image.id}.tar")
+    result = run("--via-arv-put", "--project-uuid", project, image.name, timeout=SECONDS)
+    if make is directory:
+        failed(result, 1, "cache directory")
+    else:
+        stored(result)

@@ -8,6 +8,7 @@ from typing import Any
 from ..cluster import Cluster, once
 from ..errors import ArvadosError
 from ..troubles import KeepProblem, explained, worded
+from . import answers
 
 _LONGEST_CONNECT = 128
 """Seconds."""
@@ -43,6 +44,7 @@ class Putter:
         except Exception as error:  # the client lets through what libcurl raises
             raise ArvadosError(f"Keep did not take a block: {error}") from error
         self._answered = True
+        answers.check(data, locator)
         return locator
 
     def _find_services(self) -> None:
