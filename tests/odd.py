@@ -333,7 +333,7 @@ def _compressed() -> Made:
         )
         yield (
             f"something after a layer in {name}",
-            Odd(archive(members=[("a", compress(FIRST) + b"garbage" * 9)]), (IMAGE,)),
+            Odd(archive(members=[("a", compress(FIRST) + b"garbage" * 9)]), refused="something else follows"),
         )
         yield (
             f"broken file beside it in {name}",

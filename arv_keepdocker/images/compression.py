@@ -25,9 +25,9 @@ _MEMORY = 160 << 20
 """Bytes of memory that unpacking may take; `xz -9` wants 65 MiB. Zstandard's decoder itself takes at most 128."""
 _UNPACKED = 2304 << 20
 """Bytes that a small file may hold: files of gigabytes of zeros are real, as empty space of data bases."""
-_RATIO = 1032
-"""How many times its size a file may hold beyond that: gzip cannot do more (RFC 1951), and what holds something never
-comes near it."""
+_RATIO = 200
+"""How many times its size a file may hold beyond that. gzip can hold 1032 times its size (RFC 1951), but what is not
+empty does not come near it."""
 
 
 class CompressionError(ArchiveError):
@@ -123,7 +123,6 @@ class Unpacker:
         self._decoder: _Decoder | None = None
         self._between = b""
         self._streams = 0
-        self._ignored = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """What the next bytes hold, in pieces of at most 256 KiB; to be taken before more is fed.
@@ -138,11 +137,11 @@ class Unpacker:
 
     def finish(self) -> None:
         """There are no more bytes. Raises CompressionError if the file's end is missing."""
-        if self._decoder is not None or not self._streams:
+        if self._decoder is not None or self._between or not self._streams:
             raise CompressionError(f"{self._compression} data is cut short or damaged: its end is missing")
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        while not self._ignored:
+        while True:
             if self._decoder is None:
                 data = self._begun(data)
                 if self._decoder is None:
@@ -169,8 +168,7 @@ class Unpacker:
         if data and (not self._streams or detect(data) == self._compression):
             self._decoder = cast(_Decoder, _DECODERS[self._compression]())
         elif data:
-            # Docker's classic store stops reading where the tar inside ends; its digest tells whether that is whole.
-            self._ignored = True
+            raise CompressionError(f"{self._compression} data is damaged: something else follows it")
         return data
 
     def _decompressed(self, decoder: _Decoder, data: bytes) -> bytes:

@@ -42,6 +42,8 @@ class _Link:
     symbolic: bool
     target: str
     """Normalized; a symbolic link's may begin with a slash or with `..`."""
+    absolute: bool
+    """Whether the target begins with a slash in the archive."""
 
 
 class Members:
@@ -94,7 +96,7 @@ class Members:
         if outside:
             self._points_outside(member.name)
         self._count(target)
-        link = _Link(symbolic, target)
+        link = _Link(symbolic, target, member.target.startswith("/"))
         self._same(self._links.setdefault(name, link) == link, name)
 
     def find(self, name: str) -> File | None:
@@ -169,10 +171,10 @@ class Members:
         return None
 
     def _check_absolute_links(self, names: list[str]) -> None:
-        """A symbolic link's absolute target is taken for one in the archive, as docker does, where it is there."""
+        """An absolute target is taken for one in the archive, as docker does, if it is there."""
         keys = [_in_order(name) for name in names]
         for name, link in self._links.items():
-            if link.target.startswith("/") and link.symbolic:
+            if link.absolute:
                 target = _inside(link.target)
                 at = bisect.bisect_left(keys, _in_order(target))
                 if at == len(names) or not (names[at] + "/").startswith(target + "/"):

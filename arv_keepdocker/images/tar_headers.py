@@ -16,8 +16,10 @@ BLOCK = 512
 """Everything in a tar is padded to this many bytes."""
 _EXTENDED_LIMIT = 1 << 20
 """Bytes of an extended header; Go's archive/tar has the same limit."""
-_ALL_EXTENDED_LIMIT = 16 << 20
+_ALL_EXTENDED_LIMIT = 64 << 20
 """Bytes of all extended headers of an archive."""
+_RECORDS_LIMIT = 500_000
+"""Records of all pax headers of an archive."""
 _NAME_LIMIT = 4096
 """Bytes of a name; PATH_MAX of Linux."""
 _SIZE_LIMIT = 1 << 44
@@ -85,6 +87,7 @@ class Headers:
         """`read` gives exactly as many bytes as it is asked for."""
         self._read = read
         self._extended_left = _ALL_EXTENDED_LIMIT
+        self._records_left = _RECORDS_LIMIT
 
     def next(self) -> Member | None:
         """The next member; None where a block of zeros says that there is none.
@@ -96,13 +99,13 @@ class Headers:
             check(block)
             kind = block[156:157]
             if kind not in _EXTENDED:
-                return _member(block, kind, extended)
+                return _member(block, kind, extended, self._records(extended.get(_PAX, b"")))
             if kind in extended or (extended and kind == _PAX_GLOBAL):
                 raise ArchiveError("the archive has extended headers that contradict each other")
             data = self._data(block)
             if kind != _PAX_GLOBAL:
                 extended[kind] = data
-            elif _records(data).keys() & {b"path", b"linkpath", b"size"}:
+            elif self._records(data).keys() & {b"path", b"linkpath", b"size"}:
                 # Go's archive/tar does not apply it, others do.
                 raise ArchiveError("the archive has a header that gives all its members the same name or size")
         if extended:
@@ -117,6 +120,27 @@ class Headers:
         if self._extended_left < 0:
             raise ArchiveError(f"the archive has more than {_ALL_EXTENDED_LIMIT >> 20} MiB of extended headers")
         return self._read(size + -size % BLOCK)[:size]
+
+    def _records(self, data: bytes) -> dict[bytes, bytes]:
+        """The records of a pax header, of each keyword the last; an empty value takes back what was said before."""
+        records: dict[bytes, bytes] = {}
+        start = 0
+        while start < len(data):
+            self._records_left -= 1
+            if self._records_left < 0:
+                raise ArchiveError(f"the archive has more than {_RECORDS_LIMIT} records in extended headers")
+            length = _RECORD_LENGTH.match(data, start)
+            if length is None:
+                raise HeaderError("no record in a pax header where one should be")
+            end = start + int(length[1])
+            keyword, equals, value = data[length.end() : end - 1].partition(b"=")
+            if end > len(data) or data[end - 1 : end] != b"\n" or not equals or not keyword:
+                raise HeaderError("a pax header has a record that is none")
+            records[keyword] = value
+            start = end
+        for keyword, value in records.items():
+            _check_record(keyword, value)
+        return {keyword: value for keyword, value in records.items() if value}
 
 
 def begins_a_tar(data: bytes) -> bool:
@@ -150,8 +174,7 @@ def _is_star(block: bytes) -> bool:
     return block[257:263] == b"ustar\0" and block[508:] == b"tar\0"
 
 
-def _member(block: bytes, kind: bytes, extended: Mapping[bytes, bytes]) -> Member:
-    records = _records(extended.get(_PAX, b""))
+def _member(block: bytes, kind: bytes, extended: Mapping[bytes, bytes], records: Mapping[bytes, bytes]) -> Member:
     name = _one_of(records.get(b"path"), extended.get(_LONG_NAME)) or _short_name(block)
     target = _one_of(records.get(b"linkpath"), extended.get(_LONG_TARGET)) or _until_nul(block[157:257])
     known = _KINDS.get(kind, Kind.OTHER)
@@ -197,25 +220,6 @@ def _has_gnu_times(block: bytes) -> bool:
     except HeaderError:
         return False
     return True
-
-
-def _records(data: bytes) -> dict[bytes, bytes]:
-    """The records of a pax header, of each keyword the last; an empty value takes back what was said before."""
-    records: dict[bytes, bytes] = {}
-    start = 0
-    while start < len(data):
-        length = _RECORD_LENGTH.match(data, start)
-        if length is None:
-            raise HeaderError("no record in a pax header where one should be")
-        end = start + int(length[1])
-        keyword, equals, value = data[length.end() : end - 1].partition(b"=")
-        if end > len(data) or data[end - 1 : end] != b"\n" or not equals or not keyword:
-            raise HeaderError("a pax header has a record that is none")
-        records[keyword] = value
-        start = end
-    for keyword, value in records.items():
-        _check_record(keyword, value)
-    return {keyword: value for keyword, value in records.items() if value}
 
 
 def _check_record(keyword: bytes, value: bytes) -> None:
