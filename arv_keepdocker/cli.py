@@ -9,19 +9,19 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from . import __version__, interrupts, listing, reference, sdk_logs, settings
+from . import __version__, interrupts, listing, reference, sdk_logs, settings, usage
 from .cache import Cache, distrusted
 from .catalog import Catalog
 from .choice import ORDERS, Filters
 from .cluster import Cluster
 from .display import PROGRAM, Display, Style, escaped
 from .engine import Engine
-from .errors import ImageNotFoundError, KeepdockerError, UsageError
+from .errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from .formats import FORMATS, QUIET
 from .listing import StoredImage
 from .platforms import Platform
@@ -29,7 +29,6 @@ from .push import Options, Outcome, Tools, push
 from .reference import Reference
 from .terminal import streams
 
-_LIST_WORD = "images"
 _ENGINE = "ARV_KEEPDOCKER_ENGINE"
 _UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
 _SWITCH = {
@@ -37,10 +36,16 @@ _SWITCH = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
+_ABBREVIATED = ("--force", "--force-image-format", "--pull", "--no-pull", "--version")
+"""The options that upstream has, beside arv-put's."""
 _WOULD_WRITE = 7
 """The exit status of a dry run that would have written something."""
 _ARV_PUT_THREADS = 64
 """It starts all that it may at once, whether they are needed or not."""
+_TAGS = 10
+"""Tags that are named where another was looked for."""
+_SCRIPT = 4096
+"""Bytes at the begin of an installed script that tell whose it is."""
 _LINES = 1000
 """Lines of a listing that are written at a time."""
 
@@ -142,25 +147,25 @@ class _Result:
 def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib.ExitStack) -> _Result:
     """Do what the arguments ask for. The `stack` is closed when the result has been printed."""
     if "--version" in _before_dashes(arguments):
+        _tell_of_another_program(display)
         return _version()  # without the half second that importing the SDK for the parser takes
     stack.enter_context(sdk_logs.in_our_words(display))
     for token in settings.tokens(api):
         display.hide(token)
     try:
-        options = _parse(arguments)
+        options, given = _parse(arguments)
     except _HelpAskedFor as asked:
         return _Result([str(asked)])
     if options.version:
         return _version()
     display.quiet = options.silent
     display.progress = _style(options, display)
-    if options.from_archive is None and options.image in (None, _LIST_WORD):
+    _tell_of_another_program(display)
+    if usage.lists(options, given):
         with _without_garbage_collection():
             return _Result(_listing(options, display, api), whole=False)
-    if given := _given_for_listing(options):
-        what = options.image or "an archive"
-        raise UsageError(f"{' and '.join(given)} is for listing images, and {what} is to be stored")
-    return _push(options, display, api)
+    with _mistakes_hinted_at(options.image):
+        return _push(options, display, api)
 
 
 def _style(options: argparse.Namespace, display: Display) -> Style:
@@ -168,7 +173,19 @@ def _style(options: argparse.Namespace, display: Display) -> Style:
         return Style.NONE
     if options.batch_progress:
         return Style.BATCH
-    return Style.LINE if options.progress or display.stream.isatty() else Style.PLAIN
+    redrawn = (options.progress or display.stream.isatty()) and os.environ.get("TERM") != "dumb"
+    return Style.LINE if redrawn else Style.PLAIN
+
+
+def _tell_of_another_program(display: Display) -> None:
+    """Who runs `keepdocker` may run `arv-keepdocker` tomorrow, which may be arvados-python-client's."""
+    directory, name = os.path.split(sys.argv[0])
+    beside = os.path.join(directory, PROGRAM)
+    if name != "keepdocker":
+        return
+    with contextlib.suppress(OSError), open(beside, "rb") as file:
+        if not any(word in file.read(_SCRIPT) for word in (b"arv_keepdocker", b"arv-keepdocker==")):
+            display.note(f"{beside} is another program, probably arvados-python-client's; keepdocker is this one")
 
 
 def _version() -> _Result:
@@ -182,7 +199,8 @@ def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:
     return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, str]]:
+    """The options, and which of them were given; see `usage.lists`."""
     parser = option_parser()
     before = _before_dashes(arguments)
     # Intermixed, so that options may stand between IMAGE and TAG; it would take what follows `--` for options too.
@@ -194,7 +212,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             options.tag = word
         else:
             parser.error(f"unrecognized arguments: {word}")
-    return options
+    return options, parser.given
 
 
 class _HelpAskedFor(Exception):
@@ -202,6 +220,23 @@ class _HelpAskedFor(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    """Knows which options were given, whatever their values; only those that upstream has can be abbreviated."""
+
+    def __init__(self, **words: Any) -> None:
+        super().__init__(**words)
+        self.given: dict[str, str] = {}
+        self._upstreams: set[str] = {*_ABBREVIATED, *self._option_string_actions}  # these are arv-put's
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings:
+            both = isinstance(action, argparse.BooleanOptionalAction)
+            self.given[action.dest] = "/".join(action.option_strings) if both else action.option_strings[-1]
+        return super()._get_values(action, arg_strings)
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        found: list[Any] = super()._get_option_tuples(option_string)
+        return [one for one in found if not one[1].startswith("--") or one[1] in self._upstreams]
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {PROGRAM} --help")
 
@@ -209,7 +244,7 @@ class _Parser(argparse.ArgumentParser):
         raise _HelpAskedFor(self.format_help())
 
 
-def option_parser() -> argparse.ArgumentParser:
+def option_parser() -> _Parser:
     """The parser of the command line; the manual page and the shells' completions are made from it, too."""
     from . import arvput
 
@@ -306,19 +341,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _given_for_listing(options: argparse.Namespace) -> list[str]:
-    """The options that only a listing has."""
-    given = {
-        "--format": options.format,
-        "--quiet": options.quiet,
-        "--no-trunc": not options.trunc,
-        "--filter": options.filter,
-        "--sort": options.sort,
-        "--limit": options.limit,
-    }
-    return [option for option, value in given.items() if value]
-
-
 def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster:
     if api is not None:
         return Cluster(api, options.retries, display)
@@ -333,6 +355,8 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
 
     if options.dry_run and options.via_arv_put:
         raise UsageError("--dry-run is not for --via-arv-put")
+    if options.from_archive == "-":
+        _check_stdin()
     outcome = push(
         Options(
             reference=_reference(options),
@@ -363,6 +387,16 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
     return _Result([_preview(outcome)], _WOULD_WRITE if outcome.plan.steps else 0)
 
 
+def _check_stdin() -> None:
+    if sys.stdin is None or sys.stdin.closed:
+        raise KeepdockerError("standard input, which --from-archive - reads, is closed")
+    if sys.stdin.isatty():
+        raise UsageError(
+            "standard input, which --from-archive - reads, is a terminal",
+            f"Give it an archive, as in: docker save IMAGE | {PROGRAM} --from-archive -",
+        )
+
+
 def _preview(outcome: Outcome) -> str:
     name = f" ({escaped(outcome.name)})" if outcome.name is not None else ""
     where = f"in Arvados, in {outcome.collection}" if outcome.collection is not None else "not in Arvados"
@@ -380,8 +414,6 @@ def _reference(options: argparse.Namespace) -> Reference | None:
     found = reference.parse(options.image, options.tag)
     if options.from_archive is None:
         return found
-    if options.pull:
-        raise UsageError("--pull is for images of an engine, --from-archive for those of a file")
     if found.name is None:
         raise UsageError(f"{found} is an id; with --from-archive, IMAGE is the name that the image gets")
     return replace(found, id_prefix=None)
@@ -423,7 +455,7 @@ def _listing(options: argparse.Namespace, display: Display, api: Any) -> Iterato
 
     images = listing.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
     if options.tag is not None and not images:
-        raise ImageNotFoundError(f"Arvados has no image {options.tag} that you may read")
+        raise _not_listed(cluster, options.tag, options.project_uuid)
     for condition in filters.conditions(find):
         images = [image for image in images if condition(image)]
     if order is not None:
@@ -432,6 +464,27 @@ def _listing(options: argparse.Namespace, display: Display, api: Any) -> Iterato
     owners = listing.owner_names(cluster, images) if form.owners else {}
     lines = iter(form.write(images, owners, options.trunc))
     return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
+
+
+def _not_listed(cluster: Cluster, text: str, project: str | None) -> ImageNotFoundError:
+    """Says what was looked for, and what there is of that repository."""
+    name, tag = reference.split_query(text)
+    repository = name.partition("@")[0]
+    looked_for = text if text.lower().startswith("sha256:") else f"{name}:{tag or reference.DEFAULT_TAG}"
+    where = f" in {project}" if project is not None else ""
+    tags = listing.tags(cluster, repository, project)
+    more = f" and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
+    hint = f"There is {', '.join(tags[:_TAGS])}{more}." if tags else usage.probably_meant(text)
+    return ImageNotFoundError(f"Arvados has no image {looked_for} that you may read{where}", hint)
+
+
+@contextlib.contextmanager
+def _mistakes_hinted_at(word: str | None) -> Iterator[None]:
+    try:
+        yield
+    except (EngineError, ImageNotFoundError, UsageError) as error:
+        error.hint = (usage.probably_meant(word) if word is not None else None) or error.hint
+        raise
 
 
 def _print(result: _Result, stdout: TextIO | None) -> None:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from . import survey
-from .cluster import Cluster, Record
+from .cluster import Cluster, Record, like
 from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
 from .reference import DEFAULT_TAG
 from .survey import Survey, owned_by
@@ -101,6 +101,14 @@ def named(cluster: Cluster, name: str, project: str | None = None, fields: Seque
     links = list(cluster.find("links", filters, FIELDS))
     links += _links_of(cluster, links, HASH_LINK, project)
     return _ordered(survey.of_links(cluster, links, project, fields))
+
+
+def tags(cluster: Cluster, repository: str, project: str | None = None) -> list[str]:
+    """The names of the readable images of a repository, `repository:tag`, the most preferred first."""
+    filters = [["link_class", "=", NAME_LINK], ["name", "like", f"{like(repository)}:%"], *owned_by(project)]
+    links = list(cluster.find("links", filters, FIELDS))
+    images = _ordered(survey.of_links(cluster, links, project, _OWNER))
+    return list(dict.fromkeys(image.name for image in images if image.name is not None))
 
 
 def preferred(cluster: Cluster, name: str) -> str | None:

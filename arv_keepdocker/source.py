@@ -3,12 +3,15 @@
 import gzip
 import io
 import os
+import select
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Protocol, cast
+from typing import IO, Any, Protocol, cast
 
 from .engine import Engine, EngineImage, incomplete_hint
 from .errors import ArchiveError, KeepdockerError
+
+_BUFFER = 64 << 10
 
 
 class Source(Protocol):
@@ -69,11 +72,14 @@ class FileSource:
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
         given = self.file == "-"
-        with open(0 if given else self.file, "rb", closefd=not given) as file:
+        with (
+            open(0 if given else self.file, "rb", buffering=0, closefd=not given) as raw,
+            io.BufferedReader(_Patient(raw), _BUFFER) as file,
+        ):
             if _is_gzip(file):
                 yield cast("IO[bytes]", gzip.GzipFile(fileobj=file))
             else:
-                self.size = os.fstat(file.fileno()).st_size or None  # a pipe has none
+                self.size = os.fstat(raw.fileno()).st_size or None  # a pipe has none
                 yield file
 
     def is_plain(self) -> bool:
@@ -93,5 +99,22 @@ class FileSource:
             raise ArchiveError(f"{self.what}: {error}", error.hint) from error
 
 
-def _is_gzip(file: io.BufferedReader) -> bool:
-    return file.peek(2).startswith(b"\x1f\x8b")
+class _Patient(io.RawIOBase):
+    """A file that waits for its next bytes also where whoever opened standard input has set that not to block."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while (count := cast("int | None", self._file.readinto(buffer))) is None:
+            poll = select.poll()
+            poll.register(self._file.fileno(), select.POLLIN)
+            poll.poll()
+        return count
+
+
+def _is_gzip(file: Any) -> bool:
+    return bool(file.peek(2).startswith(b"\x1f\x8b"))

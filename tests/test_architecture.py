@@ -13,7 +13,7 @@ PACKAGE = Path(arv_keepdocker.__file__).parent
 LAYERS = [
     {"__init__", "__main__"},
     {"cli"},
-    {"push"},
+    {"push", "usage"},
     {"saved", "upload"},
     {"catalog", "choice", "contents", "formats"},
     {"plan"},
@@ -79,7 +79,12 @@ def test_the_sdk_is_imported_late(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "who"),
-    [("argparse", {"cli", "arvput"}), ("sys", {"cli"}), ("subprocess", {"sources.program"}), ("tarfile", {"repack"})],
+    [
+        ("argparse", {"cli", "arvput", "usage"}),
+        ("sys", {"cli"}),
+        ("subprocess", {"sources.program"}),
+        ("tarfile", {"repack"}),
+    ],
 )
 def test_only_these_modules_know_about_it(what: str, who: set[str]) -> None:
     assert {name for name, tree in modules().items() if what in imports(tree)} == who

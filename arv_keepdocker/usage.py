@@ -1,0 +1,95 @@
+"""What can be meant together on the command line, and what was probably meant instead."""
+
+import argparse
+import os
+import re
+import shlex
+from collections.abc import Mapping
+
+from . import reference
+from .errors import UsageError
+
+LIST_WORD = "images"
+_LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}
+"""Options, by where their values go, that only a listing has."""
+_BOTH = {"project_uuid", "retries"}
+_ON_STDERR = {"batch", "batch_progress", "no_progress", "progress", "silent"}
+"""Options that change nothing of what is listed. They go with the word `images`, but do not list by themselves."""
+_NOT_WITH_ARCHIVE = {"pull": "--pull", "engine": "--engine"}
+
+_TRANSPORT = re.compile(r"(?:[a-z][a-z0-9-]*://|docker-daemon:|containers-storage:)(.+)")
+_FILE_TRANSPORT = re.compile(r"(?:docker|oci)-archive:(.+)")
+_COLLECTION = re.compile(r"[0-9a-z]{5}-4zz18-[0-9a-z]{15}|[0-9a-f]{32}\+[0-9]+")
+_LIST_WORDS = ("ls", "list", "image", LIST_WORD)
+
+
+def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
+    """Whether images are to be listed, and not one stored.
+
+    `given` are the options that are there, by where their values go. Raises UsageError for what cannot be meant: a
+    script's unset variable, in the first place, must not list everything.
+    """
+    _check_values(options, given)
+    if options.image == LIST_WORD:
+        _check_listing(options, given)
+        return True
+    if options.image is None and options.from_archive is None:
+        if storing := _others(given, _LISTING | _BOTH):
+            raise UsageError(
+                f"{storing} is for storing an image, and there is no IMAGE", f"'{LIST_WORD}' lists those in Arvados."
+            )
+        return True
+    if listing := _others(given, given.keys() - _LISTING):
+        what = options.image or "an archive"
+        raise UsageError(f"{listing} is for listing images, and {what} is to be stored")
+    return False
+
+
+def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None:
+    if options.image == "":
+        raise UsageError("the image name is empty")
+    for dest, option in given.items():
+        if getattr(options, dest) == "":
+            raise UsageError(f"the value of {option} is empty")
+    for dest, option in _NOT_WITH_ARCHIVE.items():
+        if options.from_archive is not None and getattr(options, dest):
+            raise UsageError(f"{option} is for images of an engine, --from-archive for those of a file")
+
+
+def _check_listing(options: argparse.Namespace, given: Mapping[str, str]) -> None:
+    if storing := _others(given, _LISTING | _BOTH | _ON_STDERR):
+        raise UsageError(
+            f"{storing} is for storing an image, and '{LIST_WORD}' lists those in Arvados",
+            f"An image of that name is {LIST_WORD}:{reference.DEFAULT_TAG}.",
+        )
+    if options.tag is not None:
+        if not options.tag.strip():
+            raise UsageError("the name to look for is empty")
+        name, _ = reference.split_query(options.tag)
+        if not name.partition("@")[0]:
+            raise UsageError(f"{options.tag!r} has no repository, only a tag")
+        if options.tag.endswith(":"):
+            raise UsageError(f"the tag in {options.tag!r} is empty")
+
+
+def _others(given: Mapping[str, str], without: set[str]) -> str:
+    return " and ".join(option for dest, option in given.items() if dest not in without)
+
+
+def probably_meant(word: str) -> str | None:
+    """A hint for who gave this as IMAGE, where it is a likely mistake."""
+    if archive := _FILE_TRANSPORT.fullmatch(word):
+        return f"--from-archive {shlex.quote(archive[1])} stores the image in a file."
+    if transport := _TRANSPORT.fullmatch(word):
+        return f"Leave out {word[: transport.start(1)]}: the image's name is {transport[1]}."
+    if os.path.isfile(word):
+        return f"{word} is a file here; --from-archive {shlex.quote(word)} stores the image in it."
+    if _COLLECTION.fullmatch(word):
+        return f"{word} is a collection; IMAGE is an image's name or id, as '{LIST_WORD}' lists them."
+    if word.lower() in _LIST_WORDS:
+        return f"To list the images in Arvados, use '{LIST_WORD}'."
+    name, tag = reference.split_query(word)
+    if name != name.lower():
+        small = name.lower() if tag is None else f"{name.lower()}:{tag}"
+        return f"Did you mean {small}?"
+    return None
