@@ -19,6 +19,8 @@ INSTALL = ["arvados-python-client>=3.1,<5", "ciso8601>=2.0", "requests>=2.25"]
 # What makes the manual page and the shells' completions from the parser, which has arv-put's options.
 DOCUMENT = ["argparse-manpage>=4.5", "shtab>=1.7"]
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
+# Python has a decoder of its own from 3.14 on.
+ZSTD = ['backports.zstd>=1.0; python_version < "3.14"']
 TEST = [
     *SANDBOX,
     *DOCUMENT,
@@ -91,7 +93,7 @@ setup(
     setup_requires=[*DOCUMENT, *INSTALL] if BUILDS_APART else [],
     cmdclass={"install_data": Documents},
     data_files=[("share/man/man1", [])],  # where there are none, setuptools leaves that command out
-    extras_require={"sandbox": SANDBOX, "test": TEST, "fuzz": ["atheris>=2.3"]},
+    extras_require={"sandbox": SANDBOX, "zstd": ZSTD, "test": TEST, "fuzz": ["atheris>=2.3"]},
     entry_points={"console_scripts": [f"{name} = arv_keepdocker.__main__:main" for name in COMMANDS]},
     classifiers=[
         "Operating System :: POSIX :: Linux",
