@@ -5,6 +5,7 @@ import copy
 import errno
 import itertools
 import re
+import reprlib
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -39,6 +40,9 @@ _FIELDS = {
     "users": ("uuid",),
 }
 """What an object that is read as a whole has at least."""
+
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors that no connection has."""
 
 Record = Mapping[str, Any]
 
@@ -303,9 +307,9 @@ def _client(cache: bool) -> Any:
     try:
         return arvados.api("v1", cache=cache, num_retries=0)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _OF_DISKS:
             raise
-        # The SDK keeps the API's description in the home directory, whose disk is full.
+        # The SDK keeps the API's description in the home directory, whose disk takes nothing.
         return arvados.api("v1", cache=False, num_retries=0)
     except (TypeError, LookupError) as error:  # what the SDK makes of a description that is no object
         raise apiclient.errors.InvalidJsonError(str(error)) from error
@@ -319,7 +323,9 @@ def _check(records: Sequence[object], fields: Sequence[str]) -> None:
             raise ValueError("it is not an object")
         for name, kind in types:
             if not isinstance(record.get(name, ...), kind):
-                raise ValueError(f"its {name} is {record[name]!r}" if name in record else f"it has no {name}")
+                raise ValueError(
+                    f"its {name} is {reprlib.repr(record[name])}" if name in record else f"it has no {name}"
+                )
 
 
 @contextlib.contextmanager

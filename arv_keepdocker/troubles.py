@@ -89,7 +89,7 @@ def explained(what: str, first: bool = False) -> Iterator[None]:
         ) from error
     except (apiclient.errors.Error, OverflowError) as error:
         raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
-    except ValueError as error:  # after OSError, for what is wrong with a certificate is both
+    except (ValueError, RecursionError) as error:  # after OSError, for what is wrong with a certificate is both
         trouble = "Arvados' answer could not be read"
         raise UnreadableError(f"{what}: {trouble}: {error}", trouble=trouble) from error
 

@@ -12,16 +12,20 @@ import os
 import secrets
 import signal
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import arv_keepdocker.cluster
+from arv_keepdocker.errors import ArvadosError
 from arv_keepdocker.sandbox import Sandbox
 from tests import hostile, images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, failed, nothing_recorded
+from tests.test_faults import Answering
 from tests.test_hostile import Measured, _usual_peaks, measured, usual_peak
 from tests.test_streaming import journals
 
@@ -415,3 +419,42 @@ def test_something_else_in_the_place_of_a_saved_image(
         failed(result, 1, "cache directory")
     else:
         stored(result)
+
+
+@pytest.mark.parametrize("answer", ["[" * 100_000, json.dumps({"items": [{"uuid": ["x" * (1 << 20)] * 3}]})])
+def test_an_answer_that_is_hard_to_read(answer: str) -> None:
+    asked = arv_keepdocker.cluster.Cluster(api=None, retries=0)
+    with pytest.raises(ArvadosError, match="could not be read") as caught:
+        asked.ask("listing things", Answering(answer), items=["uuid"])
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_list_that_never_ends() -> None:
+    """Asked for what comes after, the server gives the same again."""
+
+    class Lists:
+        def links(self) -> Lists:
+            return self
+
+        def list(self, **parameters: object) -> Answering:
+            return Answering('{"items": [{"uuid": "zzzzz-o0j2j-000000000000000"}], "limit": "x"}')
+
+    found = arv_keepdocker.cluster.Cluster(Lists(), retries=0).find("links", [], [])
+    with pytest.raises(ArvadosError, match="same page"):
+        list(found)
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [({"uuidPrefix": ["zzzzz"]}, "uuid_prefix"), ({"uuidPrefix": "("}, "uuid_prefix")]
+    + [({"defaultCollectionReplication": value}, "replication") for value in (0, -1, "x", None, True, [2])],
+)
+def test_a_description_of_the_api_that_cannot_be_right(said: dict[str, object], what: str) -> None:
+    api = types.SimpleNamespace(_rootDesc=said)
+    with pytest.raises(ArvadosError, match="description of its API"):
+        getattr(arv_keepdocker.cluster.Cluster(api, retries=0), what)
+
+
+def test_a_home_whose_disk_takes_nothing(project: str, run: Command) -> None:
+    full = Command(["prlimit", "--fsize=0", *run.argv], run.directory, run.environment, run.processes)
+    assert full("images", "--retries=0", "--project-uuid", project).status == 0
