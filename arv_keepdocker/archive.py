@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeGuard
 
 from . import reference
-from .errors import ArchiveError, UsageError, quoted
+from .errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError, UsageError, quoted
 from .platforms import USUAL, Platform
 from .reference import familiar
 from .tarball import DOCUMENT_LIMIT, File, Tarball
@@ -121,8 +121,9 @@ def find(tarball: Tarball, name: str | None = None, platform: Platform | None = 
             f"the archive holds {len(images)} images: {', '.join(named)}{more}", "Name one of them as IMAGE."
         )
     if not images:
-        wanted = f"image for {platform}" if platform is not None and entries else "image"
-        raise ArchiveError(f"the archive holds no {wanted}")
+        if platform is not None and entries:
+            raise PlatformNotSavedError(f"the archive holds no image for {platform}")
+        raise ArchiveError("the archive holds no image")
     return _whole(tarball, images[0])
 
 
@@ -173,7 +174,7 @@ def _layer(tarball: Tarball, name: str, diff_id: str) -> Layer:
     target = tarball.target(name)
     file = tarball.files.get(target)
     if file is None:
-        raise ArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
+        raise _missing(tarball, target, f"layer {quoted(name)}")
     if file.compression is None:
         whole = diff_id == f"sha256:{file.sha256}"
     elif file.content_sha256 is not None:
@@ -279,6 +280,17 @@ def _manifest_or_index(tarball: Tarball, blob: str) -> _Manifest | _Named:
     return _Manifest(_blob(document.get("config")), tuple(map(_blob, layers)))
 
 
+def _missing(tarball: Tarball, name: str, what: str) -> ArchiveError:
+    """Docker leaves foreign layers out, which a registry may not have either, and they are nowhere else."""
+    pattern = re.compile(rb'"mediaType":\s*"[^"]*(?:nondistributable|foreign)[^"]*"')
+    foreign = name.startswith("blobs/") and any(
+        name[-64:].encode() in document and pattern.search(document) for document in tarball.documents.values()
+    )
+    if foreign:
+        return ArchiveError(f"the archive is incomplete: {what} is missing; the image has foreign layers")
+    return IncompleteArchiveError(f"the archive is incomplete: {what} is missing")
+
+
 def _blob(descriptor: object) -> str:
     digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
@@ -333,7 +345,7 @@ def _document(tarball: Tarball, name: str, what: str) -> Mapping[str, Any]:
 
 def _parsed(tarball: Tarball, name: str, what: str) -> Any:
     if name not in tarball.files:
-        raise ArchiveError(f"the archive is incomplete: {what} {quoted(name)} is missing")
+        raise _missing(tarball, name, f"{what} {quoted(name)}")
     if name not in tarball.documents:
         raise ArchiveError(f"{what} {quoted(name)} is not a JSON document of at most {DOCUMENT_LIMIT >> 20} MiB")
     return parse_json(tarball.documents[name], f"{what} {quoted(name)}")

@@ -15,6 +15,7 @@ from .errors import ArvadosError, ImageNotFoundError, UsageError, quoted
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 from .listing import StoredImage
 from .plan import Made, Plan, create_collection, with_content
+from .platforms import Platform
 from .projects import Projects
 from .reference import Reference
 from .troubles import ArvadosRefusedError
@@ -51,24 +52,36 @@ class Catalog:
         if problem is not None:
             raise UsageError(f"--name {quoted(title)}: {problem}")
 
-    def find(self, reference: Reference) -> tuple[StoredImage, Reference] | None:
+    def find(self, reference: Reference, platform: Platform, certain: bool) -> tuple[StoredImage, Reference] | None:
         """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.
 
-        Raises ImageNotFoundError for the beginning of more than one id.
+        It is not one that is known to be for another platform, and with `certain` one that is known to be for this.
+        Raises ImageNotFoundError where there are others only, and for the beginning of more than one id.
         """
-        if reference.name is not None:
-            for image in listing.named(self.cluster, reference.name):
-                image_id = self._held(image.collection)
-                if image_id is not None:
-                    return replace(image, image_id=image_id), replace(reference, id_prefix=None)
+        image = self._preferred(reference.name, platform, certain) if reference.name is not None else None
+        if image is not None:
+            return image, replace(reference, id_prefix=None)
         if reference.id_prefix is not None:
             images = [image for image in listing.by_id(self.cluster, reference.id_prefix) if image.image_id is not None]
             ids = sorted({str(image.image_id) for image in images})
             if len(ids) > 1:
                 raise ImageNotFoundError(f"{reference} is the beginning of {len(ids)} ids in Arvados: {', '.join(ids)}")
             for image in images:
-                if self._held(image.collection) == image.image_id:
+                if (not certain or _is_for(image, platform, False)) and self._held(image.collection) == image.image_id:
                     return image, reference.as_id()
+        return None
+
+    def _preferred(self, name: str, platform: Platform, certain: bool) -> StoredImage | None:
+        others: list[str] = []
+        for image in listing.named(self.cluster, name):
+            if not _is_for(image, platform, not certain):
+                others.append(str(Platform.recorded(image.properties.get(PLATFORM)) or ""))
+            elif (image_id := self._held(image.collection)) is not None:
+                return replace(image, image_id=image_id)
+        known = list(dict.fromkeys(filter(None, others)))
+        if known:
+            has = " and ".join(known)
+            raise ImageNotFoundError(f"Arvados has {name} for {has}", f"Choose it with --platform {known[0]}.")
         return None
 
     def adopt(self, entry: Entry, known: StoredImage | None = None) -> Plan | None:
@@ -92,14 +105,17 @@ class Catalog:
         made = next(with_content(self.cluster, entry.project, original["portable_data_hash"]), None)
         return self._plan(entry, str(made["uuid"]) if made is not None else None, original=original, same=same)
 
-    def recognize(self, entry: Entry) -> list[str]:
-        """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first."""
+    def recognize(self, entry: Entry, single: bool) -> list[str]:
+        """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first.
+
+        With `single` that may be the digest of one platform's manifest, and the links then need not name the platform.
+        """
         images = listing.holders(self.cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
         wanted = [
             str(image.image_id)
             for image in images
             if (image.properties.get(UNIVERSAL) is True) == entry.universal
-            and (entry.platform is None or image.properties.get(PLATFORM) in (None, str(entry.platform)))
+            and (entry.platform is None or _is_for(image, entry.platform, single))
         ]
         return list(dict.fromkeys(wanted))
 
@@ -219,3 +235,11 @@ def _says(link: Record, wanted: tuple[str, str], entry: Entry) -> bool:
     # Engines may know the image by several ids; a later run on this one shall find it by its own.
     by_engine = wanted[0] == HASH_LINK and entry.engine_id is not None
     return not by_engine or (link["properties"] or {}).get(ENGINE_ID) == entry.engine_id
+
+
+def _is_for(image: StoredImage, platform: Platform, by_default: bool) -> bool:
+    recorded = image.properties.get(PLATFORM)
+    if recorded is None:
+        return by_default
+    named = Platform.recorded(recorded)
+    return named is not None and named.matches(platform)

@@ -46,6 +46,14 @@ class ArchiveError(KeepdockerError):
     exit_status = 5
 
 
+class IncompleteArchiveError(ArchiveError):
+    """The saved image lacks its configuration or layers, though the archive's end is there."""
+
+
+class PlatformNotSavedError(ArchiveError):
+    """The saved image is whole, but not there for the platform that was asked for."""
+
+
 class ArvadosError(KeepdockerError):
     """Arvados or Keep could not be asked, refused, or failed."""
 

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 from .errors import UsageError
 
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""Names of the kernel's, which people use, too."""
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
+"""Other names that people and kernels use."""
+_VARIANTS = {"armhf": "v7", "armel": "v6"}
+"""Debian's names of arm, with the variant that each means."""
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -20,18 +24,46 @@ class Platform:
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
-    def matches(self, wanted: "Platform") -> bool:
-        """Whether an image for this platform is what was asked for; with no variant asked for, any will do."""
-        same = (self.os, self.architecture) == (wanted.os, wanted.architecture)
-        return same and wanted.variant in ("", self.variant)
+    def matches(self, other: "Platform") -> bool:
+        """Whether they are the same platform, however it is written."""
+        return self._normalized() == other._normalized()
+
+    def has_architecture_of(self, other: "Platform") -> bool:
+        """Whether they differ in nothing but the architecture's variant."""
+        return self._normalized()[:2] == other._normalized()[:2]
+
+    def _normalized(self) -> tuple[str, str, str]:
+        """As containerd compares platforms (github.com/containerd/platforms: normalizeOS, normalizeArch), which also
+        writes no variant where it is the usual one."""
+        os, architecture, variant = self.os.lower(), self.architecture.lower(), self.variant.lower()
+        if architecture in _VARIANTS:
+            architecture, variant = "arm", _VARIANTS[architecture]
+        elif architecture == "i386":
+            variant = ""
+        architecture = _ARCHITECTURES.get(architecture, architecture)
+        if architecture in ("arm", "arm64") and variant.isdecimal():
+            variant = f"v{variant}"
+        return {"macos": "darwin"}.get(os, os), architecture, variant or _DEFAULT_VARIANTS.get(architecture, "")
 
     @classmethod
     def parse(cls, text: str) -> "Platform":
         """OS/ARCHITECTURE[/VARIANT]; raises UsageError for anything else."""
-        if not re.fullmatch(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?", text):
+        text = text.lower()
+        if not re.fullmatch(r"[a-z0-9]+/[a-z0-9_-]+(/[a-z0-9.]+)?", text):
             raise UsageError(f"{text!r} is not a platform as in linux/amd64 or linux/arm64/v8")
         os, architecture, *variant = text.split("/")
+        if architecture in _VARIANTS:
+            architecture, variant = "arm", [_VARIANTS[architecture]]
         return cls(os, _ARCHITECTURES.get(architecture, architecture), *variant)
+
+    @classmethod
+    def recorded(cls, value: object) -> "Platform | None":
+        """The platform that a link's property names, which may be of any type; None where it names none."""
+        if not isinstance(value, str) or len(value) > _LONGEST:
+            return None
+        os, _, rest = value.partition("/")
+        architecture, _, variant = rest.partition("/")
+        return cls(os, architecture, variant) if architecture else None
 
 
 USUAL = Platform("linux", "amd64")

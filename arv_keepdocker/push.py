@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Protocol
 from .cache import Cache
 from .catalog import Catalog
 from .display import Display, Style
-from .engine import Engine, EngineImage
-from .entry import NAME_LIMIT, Entry
+from .engine import Engine
+from .entry import NAME_LIMIT, PLATFORM, Entry
 from .errors import ArchiveError, ArvadosError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from .links import in_utc, parse_time
 from .listing import StoredImage
 from .plan import Made, Plan
 from .platforms import USUAL, Platform
 from .reference import Reference, familiar
+from .sources.described import EngineImage, PlatformNotFoundError
 
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
     from .archive import Image
@@ -116,6 +117,8 @@ class _Found:
     image_id: str
     reference: Reference
     in_engine: EngineImage | None = None
+    missing: PlatformNotFoundError | None = None
+    """Why the engine cannot give `in_engine`, which only Arvados may have then."""
     in_arvados: StoredImage | None = None
 
 
@@ -141,7 +144,7 @@ def _push(project: str, options: Options, tools: Tools) -> Outcome:
         return _push_archive(options.archive, project, options, tools)
     found = _find(options, tools)
     if found.in_engine is not None:
-        return _push_from_engine(found.in_engine, found.reference, project, options, tools)
+        return _push_from_engine(found.in_engine, found, project, options, tools)
     entry = Entry(project, found.image_id, found.reference.name, options.title)
     with _only_one_run(entry.image_id, options, tools):
         plan = tools.catalog.adopt(entry, found.in_arvados)
@@ -150,19 +153,21 @@ def _push(project: str, options: Options, tools: Tools) -> Outcome:
         return _carried_out(plan, options, tools)
 
 
-def _push_from_engine(
-    image: EngineImage, reference: Reference, project: str, options: Options, tools: Tools
-) -> Outcome:
+def _push_from_engine(image: EngineImage, found: _Found, project: str, options: Options, tools: Tools) -> Outcome:
     universal = image.containerd if options.universal is None else options.universal
-    _warn_of_platform(image.platform, options, tools)
     _warn_of_time(image.created, tools)
-    entry = Entry(project, image.id, reference.name, options.title, universal=universal).made_at(image.created)
+    entry = Entry(project, image.id, found.reference.name, options.title, universal=universal).made_at(image.created)
     if image.containerd or universal:
         # The id that is recorded is a digest that only the archive tells, or an earlier run's link.
-        platform = image.platform if image.several_platforms else None
+        platform = image.platform if image.several_platforms is not False else None
         entry = replace(entry, engine_id=image.id, platform=platform)
     with _only_one_run(image.id, options, tools):
-        outcome = _stored_already(entry, options, tools)
+        outcome = _stored_already(entry, image, options, tools)
+        if found.missing is not None:
+            if outcome is None:
+                raise found.missing
+            tools.display.warning(f"{found.missing}; using the image that Arvados has of it")
+        _warn_of_platform(image.platform, options, tools)
         if outcome is None:
             tools.catalog.projects.check_writable(project)
             _check_format(options, tools)
@@ -172,15 +177,17 @@ def _push_from_engine(
         return outcome
 
 
-def _stored_already(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
+def _stored_already(entry: Entry, image: EngineImage, options: Options, tools: Tools) -> Outcome | None:
     """What Arvados has of the image, as far as its id tells before it is saved."""
     if options.force or entry.engine_id is None:
         return _there(entry, options, tools)
     catalog = tools.catalog
-    candidates = [replace(entry, image_id=known) for known in catalog.recognize(entry)]
-    # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
-    # other form, the engine's Id may be one that compute nodes do not know the image by.
-    candidates.append(replace(entry, engine_id=None, platform=None, universal=True))
+    single = image.several_platforms is not True
+    candidates = [replace(entry, image_id=known) for known in catalog.recognize(entry, single)]
+    if single:
+        # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
+        # other form, the engine's Id may be one that compute nodes do not know the image by.
+        candidates.append(replace(entry, engine_id=None, platform=None, universal=True))
     for candidate in candidates:
         plan = catalog.adopt(candidate)
         if plan is not None:
@@ -324,40 +331,70 @@ def _warn_of_layers(image: "Image", tools: Tools) -> None:
 
 
 def _find(options: Options, tools: Tools) -> _Found:
-    """The image in the engine, or where that has none or cannot be asked, in Arvados."""
+    """The image in the engine, or where that has none or cannot be asked, in Arvados; with --pull, what was pulled."""
     reference = options.reference
     assert reference is not None
-    image: EngineImage | None = None
-    problem: KeepdockerError | None = None
-    try:
-        image = tools.engine.find(str(reference), None if options.pull else options.platform)
-    except EngineError as error:
-        problem = error
-    if image is not None:
-        reference = _resolved(reference, image)
-    if options.pull and problem is None and reference.name is not None:
-        try:
+    if options.pull:
+        reference = _to_be_pulled(reference, tools)
+        if reference.name is not None:
             image = _pulled(reference.name, options, tools)
-            reference = replace(reference, id_prefix=None)
-        except EngineError as error:
-            if image is not None:  # there may be a newer one, which is what was asked for
-                raise
-            problem = error
-    elif image is not None and options.pull and options.platform is not None:
-        image = tools.engine.find(str(reference), options.platform)  # by its id, which is not pulled
-    if image is not None:
-        return _Found(image.id, reference, in_engine=image)
-    return _find_in_arvados(reference, options, tools, problem or _not_in_engine(options, tools))
+            return _Found(image.id, replace(reference, id_prefix=None), image)
+    try:
+        found = tools.engine.find(str(reference), options.platform)
+        problem: KeepdockerError = _not_in_engine(options, tools)
+    except PlatformNotFoundError as error:
+        error.hint = _other_platform_hint(error, _resolved(reference, error.image).name, options)
+        return _other_platform(error, reference, options)
+    except EngineError as error:
+        if options.pull:
+            raise
+        found, problem = None, error
+    if found is not None:
+        return _Found(found.id, _resolved(reference, found), found)
+    return _find_in_arvados(reference, options, tools, problem)
+
+
+def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
+    """By its name, unless it is an id: what the engine has by its id cannot be newer anywhere."""
+    if reference.id_prefix is None or reference.name is None:
+        return reference
+    image = tools.engine.look(str(reference))
+    return _resolved(reference, image) if image is not None else reference
+
+
+def _other_platform(error: PlatformNotFoundError, reference: Reference, options: Options) -> _Found:
+    """The image that the engine has for another platform only: Arvados may have the one that is meant.
+
+    Of an index it is known by the index's digest and the platform; of anything else, the Id is another image's.
+    """
+    if options.force or not error.image.several_platforms:
+        raise error
+    image = replace(error.image, platform=error.wanted, created=None)
+    return _Found(image.id, _resolved(reference, image), image, error)
+
+
+def _other_platform_hint(error: PlatformNotFoundError, name: str | None, options: Options) -> str | None:
+    ways = [f"store the one for {platform} with --platform {platform}" for platform in error.there]
+    if name is not None and not options.pull:
+        asked = f"--pull --platform {error.wanted}"
+        ways.insert(0, f"pull it: {asked if options.platform is not None else '--pull'}")
+    words = ", or ".join(ways)
+    return f"{words[0].upper()}{words[1:]}." if words else None
 
 
 def _find_in_arvados(wanted: Reference, options: Options, tools: Tools, problem: KeepdockerError) -> _Found:
-    if options.force or options.platform is not None:  # what Arvados has may be for another platform
+    if options.force:
         raise problem
-    stored = tools.catalog.find(wanted)
+    try:
+        own = USUAL if isinstance(problem, EngineError) else tools.engine.platform
+        stored = tools.catalog.find(wanted, options.platform or own, certain=options.platform is not None)
+    except ImageNotFoundError as error:
+        raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
     if stored is None:
         raise type(problem)(f"{problem}; and Arvados has no such image that you may read", problem.hint) from problem
     image, reference = stored
     tools.display.warning(f"{problem}; using the image that Arvados has in {image.collection}")
+    _warn_of_platform(Platform.recorded(image.properties.get(PLATFORM)), options, tools)
     assert image.image_id is not None
     return _Found(image.image_id, reference, in_arvados=image)
 
@@ -375,14 +412,21 @@ def _pulled(name: str, options: Options, tools: Tools) -> EngineImage:
     display.note(f"pulling {name}")
     shown = display.progress is Style.LINE and display.stream.isatty()
     tools.engine.pull(name, display.stream if shown else None, options.platform)
-    image = tools.engine.find(name, options.platform)
+    try:
+        image = tools.engine.find(name, options.platform)
+    except PlatformNotFoundError as error:
+        hint = _other_platform_hint(error, name, options)
+        raise EngineError(f"{tools.engine.name} pulled {name}, but {error}", hint) from error
     if image is None:
         raise EngineError(f"{tools.engine.name} pulled {name} and does not have it")
     return image
 
 
 def _not_in_engine(options: Options, tools: Tools) -> ImageNotFoundError:
-    hint = None if options.pull else f"Pull it with {tools.engine.name}, or use --pull."
+    assert options.reference is not None
+    hint = f"Pull it with {tools.engine.name}, or use --pull."
+    if options.reference.name is None:
+        hint = "An id cannot be pulled; with --pull, give the image's name."
     return ImageNotFoundError(f"{tools.engine.name} has no image {options.reference}", hint)
 
 

@@ -11,12 +11,13 @@ from .cache import Cache
 from .catalog import Catalog
 from .contents import Contents, Wanted
 from .display import Counter, Display
-from .engine import Engine, EngineImage
+from .engine import Engine
 from .entry import Entry
 from .errors import ArchiveError, ArvadosError, KeepdockerError
 from .keep import answers
 from .repack import Extent, Repacked
 from .source import EngineSource, FileSource, Source
+from .sources.described import EngineImage
 from .tarball import Readable
 
 _CHUNK = 1 << 20

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import IO, Any, Protocol, cast
 
-from .engine import Engine, EngineImage, incomplete_hint
-from .errors import ArchiveError, KeepdockerError
+from .engine import Engine
+from .errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
+from .sources.described import EngineImage
 
 _BUFFER = 64 << 10
 
@@ -53,9 +54,13 @@ class EngineSource:
     def explained(self) -> Iterator[None]:
         try:
             yield
+        except PlatformNotSavedError as error:
+            what = f"{self._engine.name} does not have image {self._image.id} for {self._image.platform}"
+            raise ImageNotFoundError(what) from error
         except ArchiveError as error:
-            hint = incomplete_hint(self._image) if self._image.containerd else error.hint
-            raise ArchiveError(f"{self._engine.name} saved image {self._image.id}, but {error}", hint) from error
+            lacks = isinstance(error, IncompleteArchiveError)
+            hint = self._engine.repair(self._image) if lacks else error.hint
+            raise type(error)(f"{self._engine.name} saved image {self._image.id}, but {error}", hint) from error
 
 
 class FileSource:

@@ -16,7 +16,7 @@ from .cache import Cache
 from .catalog import Catalog
 from .contents import Contents, Wanted
 from .display import Display
-from .engine import Engine, EngineImage
+from .engine import Engine
 from .entry import Entry
 from .errors import ArvadosError, CacheError, KeepdockerError
 from .keep.blocks import locators
@@ -26,6 +26,7 @@ from .keep.sender import Sender, Stored
 from .progress import Progress
 from .repack import Extent
 from .source import EngineSource, FileSource, Source
+from .sources.described import EngineImage
 from .tarball import Readable
 from .troubles import ArvadosRefusedError
 

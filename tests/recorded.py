@@ -66,6 +66,7 @@ class RecordedEngine:
             docker = self._bin / "docker"
             docker.write_text(_WRAPPER.format(podman=program))
             docker.chmod(0o755)
+        self._directory = directory
         self._calls = directory / "calls"
         self._state = State(str(directory))
         self._state.write()
@@ -96,6 +97,10 @@ class RecordedEngine:
     def publish(self, archive: Path, name: str, *, digest: str | None = None) -> None:
         """Have the image in the engine's registry, for `pull`; `digest` is that of its manifest there."""
         image, _ = _describe(self._profile, archive, None)
+        if self._profile.endswith("-containerd"):
+            # What is saved where it was pulled and only its manifests were kept.
+            image["incomplete"] = str(self._directory / f"{image['id']}-incomplete.tar")
+            _leave_out_content(archive, Path(image["incomplete"]))
         self._state.read()
         self._state.registry[full_name(name)] = {**image, "digest": digest or image["digest"]}
         self._state.write()
@@ -133,6 +138,16 @@ def _describe(profile: str, path: Path, platforms: Sequence[str] | None) -> tupl
             variants=[_variant(json.loads(config), size, platforms[0] if platforms else None)],
         )
     return image, manifest["RepoTags"] or []
+
+
+def _leave_out_content(path: Path, target: Path) -> None:
+    """Copy the archive without its configurations and layers."""
+    with tarfile.open(path) as archive, tarfile.open(target, "w") as copy:
+        for member in archive:
+            file = archive.extractfile(member) if member.isreg() else None
+            data = file.read() if file else b""
+            if member.isdir() or not member.name.startswith("blobs/") or b'"mediaType"' in data[:4096]:
+                copy.addfile(member, io.BytesIO(data))
 
 
 def _blobs(path: Path) -> dict[str, bytes]:
@@ -176,6 +191,8 @@ def _variants(
         is_there = bool(config) or manifest is descriptor
         if platform and platforms is not None:
             is_there = any(is_same_platform(platform, each) for each in platforms)
+        if not is_there:
+            content, config = {}, {}
         size = manifest["size"] + (descriptor["size"] if manifest is not descriptor else 0)
         if content:
             size += content["config"]["size"] + sum(layer["size"] for layer in content["layers"])

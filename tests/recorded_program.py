@@ -1,7 +1,8 @@
 """What runs as `docker` and `podman` where an engine is a recorded one (tests.recorded).
 
 It has to start fast, so it imports little. Members of `image inspect` that an archive does not determine (GraphDriver,
-Metadata, Parent, ...) are left out. Where nothing was recorded, it says so and exits with 99.
+Metadata, Parent, ...) are left out. Where nothing was recorded, it says so and exits with 99. As docker does, it speaks
+an older API where DOCKER_API_VERSION says so.
 """
 
 from __future__ import annotations
@@ -82,7 +83,14 @@ def _repository(name: str) -> str:
 
 
 def is_same_platform(platform: str, other: str) -> bool:
-    return re.sub("/arm64/v8$", "/arm64", platform) == re.sub("/arm64/v8$", "/arm64", other)
+    return _normalized(platform) == _normalized(other)
+
+
+def _normalized(platform: str) -> str:
+    """As containerd does it."""
+    for pattern, usual in ("/arm64/v8$", "/arm64"), ("/arm$", "/arm/v7"), ("/amd64/v1$", "/amd64"):
+        platform = re.sub(pattern, usual, platform)
+    return platform
 
 
 class _Failure(Exception):
@@ -119,9 +127,15 @@ class Program:
             if command in ("version", "info"):
                 return self._recorded(command, arguments)
             commands = {"inspect": self._inspect, "pull": self._pull, "save": self._save}
+            if self._is_containerd and command in ("ls", "prune", "rmi"):
+                {"ls": self._list, "prune": self._prune, "rmi": self._remove}[command](arguments)
+                return 0
             if command not in commands:
                 raise _not_recorded(command)
             options, operands = self._parse(command, arguments)
+            if command == "inspect" and len(operands) > 1:
+                print(json.dumps([self._inspected(each, None) for each in operands], ensure_ascii=False))
+                return 0
             if len(operands) != 1 or not re.fullmatch(_REFERENCE, operands[0]):
                 raise _not_recorded(f"{command} {operands}")
             commands[command](operands[0], options)
@@ -157,9 +171,19 @@ class Program:
             raise _Failure(f"Error: unknown flag: --platform\nSee 'podman image {command} --help'", 125)
         if self._profile == "docker20":
             raise _Failure(f"unknown flag: --platform\nSee 'docker image {command} --help'.", 125)
-        if self._profile == "docker25":
-            least = {"inspect": "1.49", "save": "1.48"}[command]
-            raise _Failure(f'"--platform" requires API version {least}, but the Docker daemon API version is 1.44')
+        least, spoken = {"inspect": "1.49", "save": "1.48"}[command], self._api_version()
+        if spoken < least:
+            raise _Failure(f'"--platform" requires API version {least}, but the Docker daemon API version is {spoken}')
+
+    def _api_version(self) -> str:
+        """What client and daemon speak; 1.40 and later have two digits after the point."""
+        forced = os.environ.get("DOCKER_API_VERSION")
+        return forced or str(self._recorded_version()["Client"]["ApiVersion"])
+
+    def _recorded_version(self) -> dict[str, Any]:
+        with open(f"{_RECORDINGS}/{self._profile}.json") as file:
+            version: dict[str, Any] = json.loads(json.load(file)["version-json"]["out"])
+            return version
 
     def _recorded(self, command: str, arguments: list[str]) -> int:
         with open(f"{_RECORDINGS}/{self._profile}.json") as file:
@@ -167,6 +191,14 @@ class Program:
         template = " ".join(arguments).replace("--format=", "--format ").replace("-f ", "--format ")
         if command == "version" and template == "--format {{json .Server}}":
             print(_compact(json.loads(recordings["version-json"]["out"]).get("Server")))
+            return 0
+        if command == "version" and template == "--format {{json .}}" and "DOCKER_API_VERSION" in os.environ:
+            version = json.loads(recordings["version-json"]["out"])
+            version["Client"]["ApiVersion"] = self._api_version()
+            print(_compact(version))
+            return 0
+        if command == "info" and template == "--format {{json .}}" and not self._is_podman:
+            print(_compact(_info(recordings["info"]["out"])))
             return 0
         found = recordings.get({"": command, "--format {{json .}}": f"{command}-json"}.get(template))
         if not found:
@@ -193,7 +225,7 @@ class Program:
 
     def _inspected(self, reference: str, platform: str | None) -> dict[str, Any]:
         image = self._find(reference)
-        variant, shown_id, descriptor = _own(image), image["id"], image["descriptor"]
+        variant, shown_id, descriptor = self._described(image), image["id"], image["descriptor"]
         if platform:
             variant = self._of_platform(image, reference, platform)
             if descriptor:
@@ -207,8 +239,15 @@ class Program:
             "RepoDigests": [self._shown(name) for name in self._digests(image)],
             **variant["members"],
             **({"VirtualSize": variant["members"]["Size"]} if self._profile in ("docker20", "podman4") else {}),
-            **({"Descriptor": descriptor} if descriptor else {}),
+            **(
+                {"Descriptor": descriptor} if descriptor and os.environ.get("DOCKER_API_VERSION", "2") >= "1.48" else {}
+            ),
         }
+
+    def _described(self, image: dict[str, Any]) -> dict[str, Any]:
+        """29.7 describes an index by its own platform's image, though that be without content."""
+        own = next((each for each in image["variants"] if is_same_platform(each["platform"], OWN_PLATFORM)), None)
+        return dict(own) if own and self._profile == "docker29-containerd" else _own(image)
 
     def _of_platform(self, image: dict[str, Any], reference: str, platform: str) -> dict[str, Any]:
         found = next((each for each in image["variants"] if is_same_platform(each["platform"], platform)), None)
@@ -219,7 +258,7 @@ class Program:
         if not self._is_containerd:
             own = image["variants"][0]["platform"]
             raise _Failure(f"{was_found} its platform ({own}) does not match the specified platform ({platform})")
-        if not found:
+        if not found and self._profile != "docker29-containerd":
             raise _not_recorded(f"--platform {platform}, which the image does not name")
         raise _Failure(f"{was_found} does not provide the specified platform ({platform})")
 
@@ -284,7 +323,7 @@ class Program:
             raise self._not_in_registry(self._shown(name))
         if "--platform" in options and not is_same_platform(_own(image)["platform"], options["--platform"]):
             raise _not_recorded(f"pull --platform {options['--platform']}")
-        is_new = self._state.keep(image, [name], [f"{repository}@{image['digest']}"])
+        is_new = self._state.keep(self._kept(image), [name], [f"{repository}@{image['digest']}"])
         if self._is_podman:
             blobs = "".join(f"Copying blob sha256:{layer}\n" for layer in image["layers"])
             progress = f"Getting image source signatures\n{blobs}Copying config {image['id']}\n"
@@ -299,6 +338,42 @@ class Program:
             status = "Downloaded newer image" if is_new else "Image is up to date"
             print(f"Digest: {image['digest']}\nStatus: {status} for {self._shown(name)}")
         print(name)
+
+    def _kept(self, image: dict[str, Any]) -> dict[str, Any]:
+        """What the containerd store keeps of an image that is pulled: not what is unpacked already for another one that
+        begins with the same layer, though it may have that in other bytes (measured on 29.7)."""
+        known = next((each for each in self._state.images if each["id"] == image["id"]), None)
+        if known or not self._is_containerd:
+            return known or image
+        content = {layer for each in self._state.images if each["complete"] for layer in each["layers"]}
+        is_unpacked = any(_base(each) == _base(image) for each in self._state.images)
+        if is_unpacked and not content >= set(image["layers"]):
+            return {**image, "archive": image["incomplete"], "complete": False}
+        return image
+
+    def _list(self, arguments: list[str]) -> None:
+        if sorted(arguments) != ["--all", "--no-trunc", "--quiet"]:
+            raise _not_recorded(f"ls {arguments}")
+        for each in self._state.images:
+            print(each["id"])
+
+    def _prune(self, arguments: list[str]) -> None:
+        if arguments not in (["-f"], ["--force"]):
+            raise _not_recorded(f"prune {arguments}")
+        self._state.images = [each for each in self._state.images if each["names"]]
+        self._state.write()
+
+    def _remove(self, references: list[str]) -> None:
+        for reference in references:
+            image = self._find(reference)
+            named = [name for name in (full_name(reference),) if name in image["names"]]
+            if not named and len(image["names"]) > 1:
+                raise _Failure(f"{_DAEMON} conflict: unable to delete {reference} (must be forced)")
+            image["names"] = [name for name in image["names"] if named and name not in named]
+            if not image["names"]:
+                self._state.images.remove(image)
+            print(f"Untagged: {reference}")
+        self._state.write()
 
     def _not_in_registry(self, name: str) -> _Failure:
         unknown = "manifest unknown: manifest unknown"
@@ -348,6 +423,21 @@ def _own(image: dict[str, Any]) -> dict[str, Any]:
     """What the engine takes when no platform is asked for."""
     there = [each for each in image["variants"] if each["there"]] or image["variants"]
     return next((dict(each) for each in there if is_same_platform(each["platform"], OWN_PLATFORM)), dict(there[0]))
+
+
+def _base(image: dict[str, Any]) -> str | None:
+    """The layer that the image begins with, unpacked."""
+    layers: list[str] = _own(image)["members"]["RootFS"].get("Layers", [])
+    return layers[0] if layers else None
+
+
+def _info(text: str) -> dict[str, Any]:
+    """What `docker info` says of the image store, in JSON; it prints the same as text."""
+    block = re.search(r"^ Storage Driver: (.*)\n((?:  .*\n)*)", text, re.MULTILINE)
+    if not block:
+        raise _not_recorded("info without a storage driver")
+    status = [line.strip().split(": ", 1) for line in block[2].splitlines()]
+    return {"Driver": block[1], "DriverStatus": status, "OSType": "linux", "Architecture": "x86_64"}
 
 
 def _compact(value: object) -> str:

@@ -214,7 +214,10 @@ def test_an_index_with_both_platforms(tmp_path: Path, profile: str) -> None:
 def test_an_index_of_which_only_another_platform_is_there(tmp_path: Path, profile: str) -> None:
     engine = RecordedEngine(profile, tmp_path)
     image_id = engine.add(archive(profile, "tinyboth"), platforms=["linux/arm64"])
-    assert inspect(engine, profile, image_id)["Architecture"] == "arm64"
+    shown = inspect(engine, profile, image_id)
+    assert (shown["Os"], shown["Architecture"]) == (
+        ("", "") if profile == "docker29-containerd" else ("linux", "arm64")
+    )
     result = run(engine, "docker", "save", image_id)
     assert (result.returncode, result.stdout) == (1, "")
     assert "unable to create manifests file: NotFound: content digest sha256:" in result.stderr
@@ -302,10 +305,74 @@ def test_the_server_is_known(tmp_path: Path, profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
+def test_the_store_is_known(tmp_path: Path, profile: str) -> None:
+    result = run(RecordedEngine(profile, tmp_path), program(profile), "info", "--format", "{{json .}}")
+    if profile == "podman4":
+        assert result.returncode == 99
+        return
+    info = json.loads(result.stdout)
+    shown = RECORDINGS[profile]["info"]["out"]
+    assert f" Storage Driver: {info['Driver']}\n" in shown
+    assert all(f"  {key}: {value}\n" in shown for key, value in info["DriverStatus"])
+    of_containerd = ["driver-type", "io.containerd.snapshotter.v1"] in info["DriverStatus"]
+    assert of_containerd == (profile in CONTAINERD)
+    assert of_containerd or ["Backing Filesystem", "extfs"] in info["DriverStatus"]
+
+
+@pytest.mark.parametrize("version", ["1.41", "1.44"])
+@pytest.mark.parametrize("profile", CONTAINERD)
+def test_an_older_api_tells_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, version: str) -> None:
+    engine = RecordedEngine(profile, tmp_path)
+    image_id = engine.add(archive(profile, "tinyboth"))
+    new = inspect(engine, profile, image_id)
+    monkeypatch.setenv("DOCKER_API_VERSION", version)
+    old = inspect(engine, profile, image_id)
+    assert {**old, "Descriptor": new["Descriptor"]} == new
+    assert "Descriptor" not in old
+    for command in (["inspect"], ["save", "-o", "/dev/null"]):
+        result = run(engine, "docker", "image", *command, "--platform", "linux/arm64", image_id)
+        assert (result.returncode, f"the Docker daemon API version is {version}" in result.stderr) == (1, True)
+    answer = json.loads(run(engine, "docker", "version", "--format", "{{json .}}").stdout)
+    assert answer["Client"]["ApiVersion"] == version
+
+
+@pytest.mark.parametrize("profile", CONTAINERD)
+def test_a_pull_leaves_out_what_another_image_has_unpacked(tmp_path: Path, profile: str) -> None:
+    """The sequence that was measured: loaded with plain layers, pulled with compressed ones."""
+    engine = RecordedEngine(profile, tmp_path / "engine")
+    other = engine.add(archive("docker29-classic", "solo"), "other:1")
+    engine.publish(archive(profile, "solo"), "d29/solo:1")
+
+    def docker(*arguments: str) -> int:
+        return run(engine, "docker", *arguments).returncode
+
+    def saves() -> bool:
+        target = tmp_path / "saved.tar"
+        assert docker("image", "save", "-o", str(target), "d29/solo:1") == 0
+        with tarfile.open(target) as tar:
+            whole = len(tar.getnames()) > 8
+        assert (docker("image", "save", "--platform", "linux/amd64", "-o", str(target), "d29/solo:1") == 0) == whole
+        return whole
+
+    for command in (["pull", "d29/solo:1"], ["pull", "d29/solo:1"], ["rmi", "d29/solo:1"], ["pull", "d29/solo:1"]):
+        assert docker(*command) == 0
+    assert not saves()
+    # The other one is whole, and untagged it is still there.
+    assert docker("image", "save", "--platform", "linux/amd64", "-o", "/dev/null", "other:1") == 0
+    engine.add(archive(profile, "tiny"), "other:1")
+    assert [docker(*command) for command in (["rmi", "d29/solo:1"], ["pull", "d29/solo:1"])] == [0, 0]
+    assert other in run(engine, "docker", "image", "ls", "--all", "--quiet", "--no-trunc").stdout
+    assert not saves()
+    for command in (["image", "prune", "-f"], ["rmi", "d29/solo:1"], ["pull", "d29/solo:1"]):
+        assert docker(*command) == 0
+    assert saves()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(
     "command",
     [
-        "info --format '{{json .}}'",
+        "info --format '{{json .Driver}}'",
         "image inspect --format '{{.Id}}' x",
         "image inspect --frob x",
         "image inspect Bad:1",

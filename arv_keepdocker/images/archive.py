@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..errors import ArchiveError, quoted
+from ..errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError, quoted
 from ..platforms import USUAL, Platform
 from ..reference import familiar
 from . import configuration, entries
@@ -69,7 +69,7 @@ class _Choice:
     def _problem(self, found: Sequence[Entry], missing: Platform | None) -> ArchiveError:
         platforms = ", ".join(dict.fromkeys(str(self._platform(entry.config)) for entry in found[:_SHOWN]))
         if missing is not None and found:
-            return ArchiveError(f"the archive holds no image for {missing}, but for {platforms}")
+            return PlatformNotSavedError(f"the archive holds no image for {missing}, but for {platforms}")
         if not found:
             return ArchiveError("the archive holds no image")
         if _are_one_image(found) and len({self._platform(entry.config) for entry in found}) == len(found):
@@ -144,7 +144,7 @@ def _universal_of(members: Members, found: Configuration) -> bytes | None:
 def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
     file = members.find(name)
     if file is None:
-        raise ArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
+        raise IncompleteArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
     layer = file.layer if file.layer is not None else _fed(file, name, sink)
     if file.kept is not None:
         return replace(layer, diff_id=diff_id, digest=layer.diff_id, compression=file.kept)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from ..errors import ArchiveError, quoted
+from ..errors import ArchiveError, IncompleteArchiveError, quoted
 from . import json, names
 from .json import Object
 from .members import Members
@@ -72,7 +72,7 @@ def of_index(members: Members) -> list[Entry]:
     found = _Index(members)
     entries = _merged(members, found.entries())
     if not entries and found.missing:
-        raise ArchiveError(f"the archive is incomplete: manifest {found.missing[0]} is missing")
+        raise IncompleteArchiveError(f"the archive is incomplete: manifest {found.missing[0]} is missing")
     if not entries and found.left_out:
         raise ArchiveError("the archive holds no image, but signatures, attestations or other artifacts")
     return entries
@@ -82,7 +82,7 @@ def document(members: Members, name: str, what: str) -> bytes:
     """The bytes of a JSON document of the archive. Raises ArchiveError if there is none."""
     file = members.find(name)
     if file is None:
-        raise ArchiveError(f"the archive is incomplete: {what} {quoted(name)} is missing")
+        raise IncompleteArchiveError(f"the archive is incomplete: {what} {quoted(name)} is missing")
     if file.document is None:
         raise ArchiveError(f"{what} {quoted(name)} is not a JSON document of at most {json.DOCUMENT_LIMIT >> 20} MiB")
     return file.document
