@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from arv_keepdocker.errors import ArchiveError
-from arv_keepdocker.images import archive, compression
+from arv_keepdocker.images import archive, canonical, compression
 from arv_keepdocker.images.image import Image, Wanted
 from arv_keepdocker.images.layers import Layer, LayerWriter
 from tests import odd
@@ -155,3 +156,20 @@ def test_what_the_sink_has_is_not_read_again() -> None:
     data = odd.layout([odd.descriptor(image.manifest, odd.MANIFEST)], *image.blobs)
     assert read(data, sink=sink).layers[0] == there
     assert list(sink.layers.values()) == [odd.SECOND]
+
+
+def test_a_universal_image_that_a_containerd_store_has_saved() -> None:
+    """Its manifest.json names the configuration that the universal document was made from."""
+    plain = read(odd.archive())
+    made = canonical.arrange(plain, universal=True)
+    with tarfile.open(fileobj=io.BytesIO(made.end)) as tar:
+        files = {member.name: file.read() for member in tar if (file := tar.extractfile(member)) is not None}
+    universal = files["blobs/" + made.image_id.replace(":", "/")]
+    layer = f"blobs/sha256/{odd.sha256(odd.FIRST)}"
+    listing = [{"Config": f"blobs/{plain.id.replace(':', '/')}", "RepoTags": None, "Layers": [layer]}]
+    for index, expected in ((universal, made.image_id), (universal + b" ", plain.id)):
+        named = [odd.descriptor(index, odd.MANIFEST)]
+        found = read(odd.layout(named, odd.FIRST, plain.config, index, listing=listing))
+        assert found.id == expected
+        assert canonical.arrange(found, universal=False).image_id == expected
+        assert read(odd.layout(named, odd.FIRST, plain.config, index)).id == expected

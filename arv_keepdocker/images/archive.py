@@ -3,12 +3,13 @@
 import functools
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError, quoted
 from ..platforms import USUAL, Platform
 from ..reference import familiar
-from . import configuration, entries
+from . import canonical, configuration, entries
 from .configuration import WHAT, Configuration
 from .entries import Entry
 from .image import Image, Wanted
@@ -115,9 +116,10 @@ def _whole(members: Members, sink: LayerSink, entry: Entry) -> Image:
     if any(layer.compression is not None for layer in layers):
         warnings.append(
             "the image has layers compressed with zstd, which Docker 20.10 cannot load, and there is no decoder here "
-            "to unpack them: they are stored as they are, and their content is not checked"
+            "to unpack them: they are stored as they are, and their content is not checked (pip install "
+            "'arv-keepdocker[zstd]' brings the decoder)"
         )
-    return replace(
+    image = replace(
         image,
         layers=layers,
         platform=found.platform,
@@ -128,6 +130,23 @@ def _whole(members: Members, sink: LayerSink, entry: Entry) -> Image:
         digests=entry.digests,
         warnings=tuple(warnings),
     )
+    return _universal_beside(members, image) or image
+
+
+def _universal_beside(members: Members, image: Image) -> Image | None:
+    """The image in the universal form, if the archive's index has that: so a containerd image store saves it, whose
+    manifest.json names the configuration that it was made from."""
+    if image.universal_of is not None or members.find(entries.INDEX) is None:
+        return None
+    with suppress(ArchiveError):  # manifest.json has been read, and says enough
+        for digest in (digest for entry in entries.of_index(members) for digest in entry.digests):
+            file = members.find("blobs/" + digest.replace(":", "/"))
+            if file is None or file.document is None or image.id.encode() not in file.document:
+                continue
+            universal = replace(image, config=file.document, universal_of=image.config)
+            if canonical.arrange(universal, universal=False).universal:
+                return universal
+    return None
 
 
 def _universal_of(members: Members, found: Configuration) -> bytes | None:

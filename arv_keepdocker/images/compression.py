@@ -6,6 +6,7 @@ terabytes and may want any memory to be unpacked: both are bounded.
 """
 
 import bz2
+import functools
 import importlib
 import lzma
 import zlib
@@ -82,6 +83,7 @@ class _Gzip:
         return unpacked
 
 
+@functools.cache
 def _zstd() -> Any:
     """The module that unpacks Zstandard; None if there is none."""
     for name in ("compression.zstd", "backports.zstd"):

@@ -6,6 +6,7 @@ which of them are is told by documents that may come last. Small JSON documents 
 
 import posixpath
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -21,7 +22,6 @@ _RECORD_LIMIT = 16 << 20
 """Bytes of zeros at the end; tar fills up to 10 KiB, or what it has been told to write at once."""
 _MEMBERS_LIMIT = 200_000
 _BLOB = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.tar)?")
-_UNPACK = "zstd -dc {} | arv-keepdocker --from-archive - ..."
 
 
 class Readable(Protocol):
@@ -105,9 +105,11 @@ class _Source:
 
     def _unpack(self, compression: str, name: str) -> Iterator[bytes]:
         if not can_unpack(compression):
+            file = f" {shlex.quote(name)}" if name != "-" else ""
             raise ArchiveError(
                 f"the archive is compressed with {compression}, and there is no decoder for it here",
-                f"Unpack it on the way: {_UNPACK.format(name)}",
+                f"Unpack it on the way: {compression} -dc{file} | arv-keepdocker --from-archive - ... "
+                "Or install the decoder: pip install 'arv-keepdocker[zstd]'",
             )
         unpacker = Unpacker(compression, self.allowance)
         data, self._unread = self._unread, b""
