@@ -26,10 +26,14 @@ LAYERS = [
     {"arvput", "cluster", "engine", "sdk_logs", "tarball"},
     {"attempts", "sources.daemon", "sources.repair"},
     {"display", "settings", "sources.described", "troubles"},
-    {"cache", "images.image", "keep.answers"},
+    {"images.archive", "sources.blobs"},
+    {"images.tar"},
+    {"images.candidates", "images.canonical", "images.configuration", "images.entries"},
+    {"cache", "images.image", "images.members", "images.names", "keep.answers"},
     {"headers", "lanes", "platforms", "reference", "sources", "sources.program", "uuids"},
+    {"images.compression", "images.json", "images.tar_headers"},
     {"interrupts", "terminal.secrets", "terminal.streams", "terminal.waiting"},
-    {"errors", "images", "images.layers", "terminal"},
+    {"errors", "images", "images.layers", "keep", "keep.blocks", "terminal"},
 ]
 """The package's modules, those that may import the ones below first."""
 SDK = {"arvados", "apiclient", "googleapiclient", "httplib2"}
