@@ -14,7 +14,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tty import setraw
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import pytest
 
 from tests import images
 from tests.engines import RUN, Daemon, Engine, Podman, Registry, any_engine
+from tests.warm import Warm
 
 if TYPE_CHECKING:
     # Slow to import, like the SDK: only tests that need a cluster wait for it.
@@ -213,6 +214,11 @@ class Command:
     directory: Path
     environment: dict[str, str]
     processes: list[subprocess.Popen[str]]
+    warm: Warm | None = None
+
+    def anew(self) -> Command:
+        """The same in a Python that starts for it, as users do: for tests of how it starts."""
+        return replace(self, warm=None)
 
     def start(
         self,
@@ -223,16 +229,23 @@ class Command:
     ) -> subprocess.Popen[str]:
         """In a process group of its own, so that os.killpg(process.pid, SIGINT) is what Ctrl-C does."""
         environment = {name: value for name, value in {**self.environment, **(env or {})}.items() if value is not None}
-        process = subprocess.Popen(
-            [*self.argv, *args],
-            cwd=self.directory,
-            env=environment,
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            start_new_session=True,
-        )
+        argv = [*self.argv, *args]
+        request = self.warm.request(argv, self.directory, environment) if self.warm is not None else None
+        if self.warm is not None and request is not None:
+            process: subprocess.Popen[str] = self.warm.start(
+                request, argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
+            )
+        else:
+            process = subprocess.Popen(
+                argv,
+                cwd=self.directory,
+                env=environment,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
+            )
         self.processes.append(process)
         return process
 
@@ -280,19 +293,47 @@ def terminal(shown: list[bytes]) -> Iterator[int]:
         os.close(master)
 
 
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Callable[[Mapping[str, str]], Warm]]:
+    """Gives the server that forks processes with an environment like this one; always the same one."""
+    servers: list[Warm] = []
+
+    def server(environment: Mapping[str, str]) -> Warm:
+        if not servers:
+            servers.append(Warm(environment))
+        return servers[0]
+
+    yield server
+    for each in servers:
+        each.close()
+
+
 @pytest.fixture
-def _command(engine: Engine, cluster: Cluster, tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Makes the commands of a test, all with the same environment, and ends what they left running."""
+def plain_environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a test's commands without what makes them find an engine and a cluster."""
     foreign = ("ARVADOS_", "DOCKER_", "XDG_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     environment.update(HOME=str(tmp_path / "home"), XDG_CACHE_HOME=str(tmp_path / "cache"))
     # Google's libraries warn of each Python that is about to end, on every run.
     environment["PYTHONWARNINGS"] = "ignore::FutureWarning"
+    return environment
+
+
+@pytest.fixture
+def _command(
+    engine: Engine,
+    cluster: Cluster,
+    warm: Callable[[Mapping[str, str]], Warm],
+    plain_environment: dict[str, str],
+    tmp_path: Path,
+) -> Iterator[Callable[..., Command]]:
+    """Makes the commands of a test, all with the same environment, and ends what they left running."""
+    environment = plain_environment
     environment.update(engine.environment)
     environment.update(cluster.environment())
     (tmp_path / "home").mkdir()
     processes: list[subprocess.Popen[str]] = []
-    yield lambda *argv: Command(list(argv), tmp_path, environment, processes)
+    yield lambda *argv: Command(list(argv), tmp_path, environment, processes, warm(environment))
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -5,19 +5,21 @@ What they say about an image is read from its archive. See tests.recorded_progra
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
 import re
+import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.recorded_program import INDEXES, OWN_PLATFORM, State, full_name, is_same_platform, local_name
+from tests.recorded_program import INDEXES, OWN_PLATFORM, Program, State, full_name, is_same_platform, local_name
 
 PROFILES = (
     "docker20",
@@ -30,7 +32,8 @@ PROFILES = (
     "podman4",
 )
 _ENTRY = """#!{python} -IS
-import sys
+import signal, sys
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 sys.path.insert(0, {root!r})
 from tests.recorded_program import Program
 sys.exit(Program({profile!r}, {directory!r}).main(sys.argv[1:]))
@@ -51,7 +54,7 @@ class RecordedEngine:
         if profile not in PROFILES:
             raise ValueError(f"{profile!r} is not one of {', '.join(PROFILES)}")
         self._profile = profile
-        directory = directory.absolute()
+        self._directory = directory = directory.absolute()
         self._bin = directory / "bin"
         self._bin.mkdir(parents=True)
         program = self._bin / ("podman" if profile == "podman4" else "docker")
@@ -70,6 +73,13 @@ class RecordedEngine:
         self._calls = directory / "calls"
         self._state = State(str(directory))
         self._state.write()
+
+    def answer(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What its program says to these words, without a process for it; not for `save`."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = Program(self._profile, str(self._directory)).main(list(words))
+        return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
     @property
     def environment(self) -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 
 TYPE_CHECKING = False  # importing typing is slow
@@ -115,7 +114,6 @@ class Program:
         self._state.read()
 
     def main(self, arguments: list[str]) -> int:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         with open(self._calls, "a") as calls:
             calls.write(" ".join(arguments) + "\n")
         try:

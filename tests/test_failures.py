@@ -532,7 +532,7 @@ def test_stopped_during_the_save(
     image = images.build(engine.host)
     pid_file = tmp_path / "pid"
     hangs = docker_that(hanging_in("save", pid_file))
-    process = run.start(*way, "--project-uuid", project, image.name, env=hangs)
+    process = run.anew().start(*way, "--project-uuid", project, image.name, env=hangs)
     saving = hanging_process(pid_file)
     os.kill(process.pid, number)  # only our process: a terminal would signal docker too
     out, err = process.communicate(timeout=30)
@@ -600,7 +600,7 @@ def test_a_traceback_is_shown_on_request_only(run: Command) -> None:
 
 def test_wrong_usage(run: Command) -> None:
     for words in (["a", "b", "c"], ["--pull", "--no-pull", "a"], ["--nosuch"], ["--retries=x"], ["--", "a", "b", "c"]):
-        result = run(*words)
+        result = run.anew()(*words)
         assert result.status == 2
         assert result.stdout == ""
         assert re.fullmatch(r"arv-keepdocker: error: .+; see arv-keepdocker --help\n", result.stderr)
@@ -610,7 +610,7 @@ def test_wrong_usage(run: Command) -> None:
 
 def test_the_versions(run: Command) -> None:
     for words in (["--version"], ["--vers"], ["debian", "--version"]):
-        result = run(*words)
+        result = run.anew()(*words)
         assert result.status == 0
         assert re.fullmatch(r"arv-keepdocker \d+\.\d+\.\d+ \(arvados-python-client \d+\.\d+\.\d+\)\n", result.stdout)
 

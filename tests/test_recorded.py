@@ -89,7 +89,10 @@ def _recorded(profile: str, directory: Path) -> RecordedEngine:
 def test_answers_are_those_recorded(recorded: Callable[[str], RecordedEngine], profile: str, name: str) -> None:
     engine = recorded(profile)
     recording = RECORDINGS[profile][name]
-    result = run(engine, *shlex.split(recording["cmd"]))
+    asked, *words = shlex.split(recording["cmd"])
+    assert asked == program(profile)
+    # The hundreds of ways to give an id differ only in what the program makes of its arguments.
+    result = engine.answer(*words) if name.startswith("byid-") else run(engine, asked, *words)
     assert result.returncode == recording["rc"]
     if name == "pull-again-solo" and profile == "podman4":  # it names blobs that the archive does not have
         result.stderr = re.sub("blob sha256:.*", "", result.stderr)

@@ -53,7 +53,7 @@ def test_the_engine_is_not_told(
 ) -> None:
     image = images.build(engine.host)
     tells = docker_that(f'{{ echo "$0 $*"; tr "\\0" "\\n" </proc/$PPID/cmdline; env; }} >>{tmp_path}/told; real "$@"')
-    stored(run("--project-uuid", project, image.name, env=tells))
+    stored(run.anew()("--project-uuid", project, image.name, env=tells))
     told = (tmp_path / "told").read_text()
     assert f"image save {image.id}" in told
     assert "XDG_CACHE_HOME" in told

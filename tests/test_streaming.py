@@ -147,7 +147,7 @@ def test_a_run_goes_on_where_another_was_stopped(
 ) -> None:
     image = images.build(engine.host, layers=layers(5, 5, 5, 5, 5))
     sandbox.fault("delay", service="keep", method="PUT", seconds=60, skip=5, times=None)
-    process = run.start("--project-uuid", project, image.name)
+    process = run.anew().start("--project-uuid", project, image.name)
     wait_until(lambda: sum(fault["struck"] for fault in sandbox.faults()) == 2)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=10)

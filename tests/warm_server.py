@@ -1,0 +1,136 @@
+"""The server of tests.warm, a program.
+
+Importing what the SDK is built on takes most of a run of the command. This process imports that once, and forks one for
+each run, which makes itself what a new Python is: environment, folder, descriptors, standard streams, session, signals.
+It imports by itself the SDK, which reads the environment meanwhile, and all of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any, NoReturn
+
+_IMPORTED_ALWAYS = ("arvados.commands.keepdocker", "arvados.commands.put", "requests")
+_OWN = ("arvados", "arv_keepdocker", "__main__")
+"""What each process imports by itself, with all that is in these packages."""
+
+
+def _import_what_is_needed() -> None:
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.environ["HOME"] = os.devnull
+        for module in _IMPORTED_ALWAYS:
+            importlib.import_module(module)
+        names = [name for name in sys.modules if name.partition(".")[0] not in _OWN]
+        with open(write, "w") as file:
+            file.write("\n".join(names))
+        os._exit(0)
+    os.close(write)
+    with open(read) as file:
+        names = file.read().splitlines()
+    os.wait()
+    if not names:
+        sys.exit("the SDK could not be imported")
+    for name in names:
+        with contextlib.suppress(ImportError):  # some are there under two names
+            importlib.import_module(name)
+
+
+def serve(connection: socket.socket) -> list[str]:
+    """Fork processes for ever; returns in each of them, with the words of its command line."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the nannies need none
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, 1 << 17, 4)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            break
+        for descriptor in descriptors:
+            os.close(descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, nanny = descriptors
+    if pid := os.fork():
+        connection.close()
+        _watch(pid, streams, socket.socket(fileno=nanny))
+    words, directory, environment = json.loads(message)
+    os.setsid()
+    os.chdir(directory)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+    os.write(nanny, str(os.getpid()).encode())
+    connection.detach()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _become_new(directory, environment)
+    return list(words)
+
+
+def _watch(pid: int, streams: list[int], asked: socket.socket) -> NoReturn:
+    """Tell how the child ends; its process id may be used again when that has been heard."""
+    for descriptor in (0, 1, 2, *streams):
+        os.close(descriptor)
+    end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    with contextlib.suppress(OSError):  # nobody wants to know
+        if end is not None:
+            asked.send(str(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status).encode())
+            asked.recv(1)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def _become_new(directory: str, environment: dict[str, str]) -> None:
+    # Python has changed some when it started, which it does for this process too.
+    given = {name: value for name, value in os.environ.items() if name not in environment and name.startswith("LC_")}
+    os.environ.clear()
+    os.environ.update(environment)
+    os.environ.update(given)
+    time.tzset()
+    sys.path[0] = directory
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = _stream(number, f"<{name}>", mode)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _stream(number: int, name: str, mode: str) -> io.TextIOWrapper:
+    """A standard stream as Python makes it, see create_stdio() in CPython's pylifecycle.c."""
+    old = (sys.stdin, sys.stdout, sys.stderr)[number]
+    is_unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    has_buffer = mode == "r" or not is_unbuffered
+    buffer: Any = open(number, f"{mode}b", -1 if has_buffer else 0, closefd=False)  # noqa: SIM115
+    (buffer.raw if has_buffer else buffer).name = name
+    by_line = not is_unbuffered and (number == 2 or buffer.isatty())
+    stream = io.TextIOWrapper(
+        buffer, old.encoding, old.errors, newline="\n", line_buffering=by_line, write_through=is_unbuffered
+    )
+    stream.mode = mode  # type: ignore[misc]
+    return stream
+
+
+def main() -> None:
+    _import_what_is_needed()
+    if threading.active_count() > 1:
+        sys.exit("what was imported has started a thread, so that this process cannot fork")
+    gc.freeze()
+    words = serve(socket.socket(fileno=int(sys.argv[1])))
+    if words[1] == "-m":
+        sys.argv = words[2:]
+        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path[0] = os.path.dirname(words[0])
+        runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
