@@ -218,13 +218,11 @@ def test_a_trap_costs_little(tmp_path: Path, name: str) -> None:
     assert memory < MEMORY, (said, path.stat().st_size)
 
 
-@pytest.mark.parametrize("name", COMPRESSIONS)
-def test_a_sparse_file_in_a_small_layer_is_read(tmp_path: Path, name: str) -> None:
+def test_a_sparse_file_in_a_small_layer_is_read(tmp_path: Path) -> None:
     digest = hashlib.sha256(header("zeros", 2 << 30))
     for _ in range(2 << 10):
         digest.update(bytes(MIB))
     digest.update(END)
     conf = odd.config([], rootfs={"diff_ids": [f"sha256:{digest.hexdigest()}"]})
-    made = odd.archive(members=[("l", layer_of_zeros(COMPRESSIONS[name], 2))], conf=odd.dump(conf))
-    for whole in (made, gzip.compress(made)):
-        assert cost(hostile.write(whole, tmp_path / "archive"))[2] == "whole 1"
+    made = odd.archive(members=[("l", layer_of_zeros(gzip.compress, 2))], conf=odd.dump(conf))
+    assert cost(hostile.write(gzip.compress(made), tmp_path / "archive"))[2] == "whole 1"

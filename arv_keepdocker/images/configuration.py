@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from ..errors import ArchiveError, quoted
+from ..errors import ArchiveError
 from ..platforms import Platform
 from . import json
 from .image import UNIVERSAL_OF
@@ -117,25 +117,26 @@ def _check_types(value: Object, fields: Mapping[str, "_Type"], path: str) -> Non
         if isinstance(wanted, dict):
             _check_inner(found, wanted, path + key)
         elif not wanted.check(found):
-            raise ArchiveError(f"{WHAT} has {path + key} {quoted(_shown(found))}, which is not {wanted.what}")
+            raise _refused(path + key, found, wanted.what)
 
 
 def _check_inner(found: Any, fields: dict[str, "_Type"], path: str) -> None:
     inner = fields.get("[]")
     if isinstance(inner, dict):
         if not isinstance(found, list):
-            raise ArchiveError(f"{WHAT} has {path} {quoted(_shown(found))}, which is not a list")
+            raise _refused(path, found, "a list")
         for item in found:
             if item is not None:
                 _check_inner(item, inner, f"{path}[]")
     elif not isinstance(found, Object):
-        raise ArchiveError(f"{WHAT} has {path} {quoted(_shown(found))}, which is not an object")
+        raise _refused(path, found, "an object")
     else:
         _check_types(found, fields, f"{path}.")
 
 
-def _shown(value: Any) -> str:
-    return str(value.plain() if isinstance(value, Object) else value)
+def _refused(path: str, found: Any, wanted: str) -> ArchiveError:
+    shown = "{...}" if isinstance(found, Object) else "[...]" if isinstance(found, list) else json.shown(found)
+    return ArchiveError(f"no engine would load {WHAT}: {path} is {shown}, not {wanted}")
 
 
 @dataclass(frozen=True)

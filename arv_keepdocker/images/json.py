@@ -17,7 +17,8 @@ DOCUMENT_LIMIT = 4 << 20
 specification)."""
 _VALUES_LIMIT = 300_000
 """How many values a document may have: each may take a hundred times its size in memory."""
-_DEPTH_LIMIT = 200
+_DEPTH_LIMIT = 1000
+_LONGEST = 200
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRING = re.compile(rb'"[^"]*"?')
 _NESTING = re.compile(rb"[\[{]+|[\]}]+")
@@ -50,10 +51,6 @@ class Object:
         """The value of a map's key (a label, an annotation), whose case matters; otherwise as `get`."""
         return _one(key, [value for other, value in self._pairs if other == key])
 
-    def plain(self) -> dict[str, Any]:
-        """As Python has it, all that is in it, too; of equal keys the last."""
-        return {key: _plain(value) for key, value in self._pairs}
-
 
 def parse(data: bytes, what: str) -> Any:
     """The document's value: None, a bool, int, float, str, list or Object. `what` begins the messages.
@@ -75,6 +72,12 @@ def parse_object(data: bytes, what: str) -> Object:
     if not isinstance(value, Object):
         raise ArchiveError(f"{what} is not a JSON object")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value that is no list or object as a message can bear it."""
+    text = json.dumps(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _check_weight(data: bytes, what: str) -> None:
@@ -101,9 +104,3 @@ def _fold(key: str) -> str:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Object):
-        return value.plain()
-    return [_plain(item) for item in value] if isinstance(value, list) else value
