@@ -311,8 +311,21 @@ def _client(cache: bool) -> Any:
             raise
         # The SDK keeps the API's description in the home directory, whose disk takes nothing.
         return arvados.api("v1", cache=False, num_retries=0)
-    except (TypeError, LookupError) as error:  # what the SDK makes of a description that is no object
+    except (TypeError, LookupError) as error:  # what the SDK makes of an answer that is no object
+        if _is_described():
+            raise ValueError(str(error)) from error
         raise apiclient.errors.InvalidJsonError(str(error)) from error
+
+
+def _is_described() -> bool:
+    """Whether it was not the API's description that could not be read, but what was asked for after that."""
+    import arvados.api
+
+    try:
+        arvados.api.api_client(**arvados.api.api_kwargs_from_config("v1", num_retries=0))
+    except (TypeError, LookupError):
+        return False
+    return True
 
 
 def _check(records: Sequence[object], fields: Sequence[str]) -> None:
