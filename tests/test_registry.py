@@ -174,7 +174,7 @@ def test_an_image_comes_as_it_is(
 def test_a_look_is_one_head(front: Front, repository: Repository, layers: list[bytes]) -> None:
     manifest = repository.image(layers, "v1")
     assert look(front.address, repository.path).source.head() == manifest["digest"]
-    assert [request.split()[0] for request in front.asked] == ["HEAD"] * len(front.asked)
+    assert front.asked == [f"HEAD /v2/{repository.path}/manifests/v1"]
     front.log.clear()
     assert look(front.address, repository.path, manifest["digest"]).source.head() == manifest["digest"]
     assert front.asked == []
@@ -691,9 +691,9 @@ def test_retry_after_is_obeyed_and_bounded(front: Front, repository: Repository,
     with pytest.raises(RegistryError) as caught:
         look(front.address, repository.path).deliver()
     assert str(caught.value) == (
-        f"{front.address} answered 429 (Too Many Requests) (0 of 100 pulls left), and asks to wait for 21600 s"
+        f"{front.address} answered 429 (Too Many Requests), 0 of 100 downloads left, and asks to wait for 21600 s"
     )
-    assert "log in" in str(caught.value.hint)
+    assert "Log in for a higher limit" in str(caught.value.hint)
 
 
 # Other servers.

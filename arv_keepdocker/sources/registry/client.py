@@ -32,7 +32,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASC
 _PROGRESS = 1 << 20
 """Bytes after which a connection that is lost counts as the first one again."""
 _PROBE_SECONDS = 3.0
-"""For TLS with a server that does not answer plain HTTP, and may speak neither."""
+"""For a connection of which it is not known whether it is to be TLS."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class RegistryClient:
         self.name = name
         self._transport = transport
         self._authorization = Authorization(transport, f"repository:{name.path}:pull", find_credentials)
-        self._may_be_plain = transport.insecure or is_loopback(split(f"//{name.host}").hostname or "")
-        self._base = None if self._may_be_plain else f"https://{name.host}"
+        may_be_plain = transport.insecure or is_loopback(split(f"//{name.host}").hostname or "")
+        self._base = None if may_be_plain else f"https://{name.host}"
         self._probing = threading.Lock()
 
     def head(self, reference: str) -> tuple[str, str] | None:
@@ -145,9 +145,11 @@ class RegistryClient:
 
     def _send(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
         """One request, with what the registry wants to know of who asks. Raises DeniedError if that is not enough."""
-        url = f"{self._base_url(method, path, headers)}/v2/{self.name.path}/{path}"
-        sent = self._authorization.header()
-        answer = self._transport.send(method, url, headers, sent)
+        path = f"/v2/{self.name.path}/{path}"
+        answer = self._probed(method, path, headers)
+        sent = self._authorization.header() if answer is None else None
+        if answer is None:
+            answer = self._transport.send(method, f"{self._base}{path}", headers, sent)
         if not _asks_who(answer):
             return answer
         words = _words(answer)
@@ -155,43 +157,45 @@ class RegistryClient:
             secret = self._authorization.answer(answer.header("WWW-Authenticate"), sent)
         except DeniedError as error:
             raise DeniedError(str(error) or words) from error
-        answer = self._transport.send(method, url, headers, secret)
+        answer = self._transport.send(method, f"{self._base}{path}", headers, secret)
         if _asks_who(answer):
             raise DeniedError(_words(answer))
         return answer
 
-    def _base_url(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        """Where the registry is; of one that may speak plain HTTP, this is found out, without telling who asks."""
-        with self._probing:
-            if self._base is None:
-                self._base = self._probed(f"://{self.name.host}", f"/v2/{self.name.path}/{path}", method, headers)
-                self._authorization.plain = self._base.startswith("http:")
-            return self._base
+    def _probed(self, method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
+        """Find out whether a registry speaks TLS that may speak plain HTTP, without telling it who asks.
 
-    def _probed(self, host: str, path: str, method: str, headers: Mapping[str, str]) -> str:
-        # Not TLS first: there are servers of plain HTTP that wait for the rest of what they take for a line.
-        problem: Exception | None = None
-        base = f"https{host}"
+        The answer, if that was to this very request; None if it is known already.
+        """
+        with self._probing:
+            if self._base is not None:
+                return None
+            plain, secure = f"http://{self.name.host}", f"https://{self.name.host}"
+            # Not TLS first: there are servers of plain HTTP that wait for the rest of what they take for a line.
+            answer, problem = self._tried(method, f"{plain}{path}", headers)
+            moved = answer is not None and origin(answer.url) == origin(secure)
+            if answer is not None and answer.status != 400 and not moved:  # which is what servers of TLS say
+                self._base, self._authorization.plain = plain, True
+                return answer
+            if answer is not None:
+                answer.close()
+            answer, _ = self._tried(method, f"{secure}{path}", headers)
+            if answer is None and problem is not None:
+                raise problem
+            self._base = secure if answer is not None else plain
+            self._authorization.plain = answer is None
+            return answer
+
+    def _tried(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[Answer | None, Exception | None]:
+        """The answer, or why there is no connection."""
         try:
-            with contextlib.closing(self._transport.send(method, f"http{host}{path}", headers)) as answer:
-                at = split(answer.url)
-                moved = at.scheme == "https" and at.hostname == split(base).hostname
-                base = origin(answer.url) if moved else base
-                if answer.status != 400 and not moved:  # servers of TLS say 400, if they know what it is
-                    return f"http{host}"
+            return self._transport.send(method, url, headers, connect=_PROBE_SECONDS), None
+        except UnreachableError as error:
+            return None, error
         except TemporaryError as error:
             if not error.lost:
                 raise
-            problem = error
-        except UnreachableError as error:
-            problem = error
-        try:
-            self._transport.send(method, f"{base}{path}", headers, connect=_PROBE_SECONDS).close()
-        except (TemporaryError, UnreachableError) as error:
-            if problem is not None:
-                raise problem from error
-            return f"http{host}"
-        return base
+            return None, error
 
     def _verified(self, reference: str, body: bytes, answer: Answer) -> str:
         found = sha256(body)

@@ -112,7 +112,8 @@ def _from_helper(name: RepositoryName, document: Mapping[str, Any], display: Dis
     program = f"docker-credential-{helper}"
     try:
         for server in hosts:
-            answer = helpers.ask(program, server, lambda: display.note(f"waiting for {program}"))
+            with display.waiting(program):
+                answer = helpers.ask(program, server)
             if answer is not None:
                 return _credentials(program, *answer)
     except helpers.HelperError as error:

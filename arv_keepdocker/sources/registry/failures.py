@@ -81,7 +81,8 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
         message = f"{host} refuses connections{via}"
         return TemporaryError(message) if known else UnreachableError(message)
     if any("Timeout" in name or isinstance(each, TimeoutError) for name, each in kinds):
-        return TemporaryError(f"{host} does not answer{via}")
+        connecting = any(name == "ConnectTimeout" for name, _ in kinds)
+        return TemporaryError(f"{host} does not answer{via}", lost=connecting)
     temporary = ("ConnectionError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead", "RemoteDisconnected")
     if any(isinstance(each, (http.client.HTTPException, OSError)) or name in temporary for name, each in kinds):
         if any(isinstance(each, ssl.SSLError) for each in chain) and not known:

@@ -11,12 +11,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 
 _SECONDS = 60.0
 """Some ask a cloud's servers, and some their user for a pass phrase."""
-_QUIET_SECONDS = 5.0
-"""How long one is waited for without a word."""
 _POLL_SECONDS = 0.1
 _ANSWER_LIMIT = 1 << 20
 _NOT_FOUND = b"credentials not found"
@@ -26,16 +23,15 @@ class HelperError(Exception):
     """The helper has given no answer. What it said is not repeated: a part of it may be a secret."""
 
 
-def ask(program: str, server: str, waiting: Callable[[], None], seconds: float = _SECONDS) -> tuple[str, str] | None:
+def ask(program: str, server: str, seconds: float = _SECONDS) -> tuple[str, str] | None:
     """The user name and the secret that a helper has for `server`; None if it has none.
 
-    `waiting` is called once where that takes long. Raises HelperError if the helper is missing, fails, hangs for
-    `seconds`, or answers something else.
+    Raises HelperError if the helper is missing, fails, hangs for `seconds`, or answers something else.
     """
     path = shutil.which(program) if "/" not in program else None
     if path is None:
         raise HelperError("there is no such program on PATH")
-    status, output = _run(path, server, waiting, seconds)
+    status, output = _run(path, server, seconds)
     if status != 0:
         if _NOT_FOUND in output.lower():
             return None
@@ -51,7 +47,7 @@ def ask(program: str, server: str, waiting: Callable[[], None], seconds: float =
     return (username, secret) if secret else None
 
 
-def _run(path: str, server: str, waiting: Callable[[], None], seconds: float) -> tuple[int, bytes]:
+def _run(path: str, server: str, seconds: float) -> tuple[int, bytes]:
     environment = {name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"}
     try:
         process = subprocess.Popen(
@@ -68,7 +64,7 @@ def _run(path: str, server: str, waiting: Callable[[], None], seconds: float) ->
     try:
         with contextlib.suppress(BrokenPipeError):
             _tell(process, server)
-        output = _output(process, deadline, waiting)
+        output = _output(process, deadline)
         return process.wait(max(deadline - time.monotonic(), 0)), output
     except subprocess.TimeoutExpired:
         raise HelperError(f"it did not answer within {seconds:.0f} s") from None
@@ -86,11 +82,10 @@ def _tell(process: "subprocess.Popen[bytes]", server: str) -> None:
         stdin.write(server.encode())
 
 
-def _output(process: "subprocess.Popen[bytes]", deadline: float, waiting: Callable[[], None]) -> bytes:
+def _output(process: "subprocess.Popen[bytes]", deadline: float) -> bytes:
     """All that the helper prints, also where something that it has started keeps its output open."""
     assert process.stdout is not None
     output = b""
-    speak = time.monotonic() + _QUIET_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
@@ -104,9 +99,5 @@ def _output(process: "subprocess.Popen[bytes]", deadline: float, waiting: Callab
                 return output
             if len(output) > _ANSWER_LIMIT:
                 raise HelperError(f"its answer is longer than {_ANSWER_LIMIT >> 20} MiB")
-            now = time.monotonic()
-            if now > deadline:
+            if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(process.args, 0)
-            if now > speak:
-                speak = deadline
-                waiting()

@@ -1,11 +1,13 @@
 """The source: one image of a registry, of which only those layers are fetched that the sink does not have, two at a
 time."""
 
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ...display import Display
 from ...errors import ArchiveError, ImageNotFoundError, RegistryError
 from ...images import configuration
 from ...images.configuration import Configuration
@@ -13,10 +15,13 @@ from ...images.image import Image, Wanted
 from ...images.layers import Layer, LayerSink
 from ...lanes import Lanes
 from ...platforms import Platform
+from ...reference import DEFAULT_TAG, Reference
 from ..blobs import LayerBlob, WrongDigestError
-from . import manifests
+from . import credentials, manifests
 from .client import INDEX_TYPES, RegistryClient, sha256
 from .manifests import ImageManifest
+from .names import RepositoryName
+from .transport import Transport
 
 _GROWTH = 2.5
 """How much longer a layer is than its blob, as a rule."""
@@ -45,6 +50,22 @@ class Description:
     digests: tuple[str, ...]
     """Of the manifest, and of the index that names it."""
 
+    @property
+    def image_id(self) -> str:
+        """Digest of the configuration."""
+        return sha256(self.config)
+
+
+def open_registry(
+    reference: Reference, platform: Platform | None, display: Display, retries: int, insecure: bool
+) -> "RegistrySource":
+    """The image that a name means, which is not asked for yet; with the credentials that the user's environment has."""
+    assert reference.repository is not None
+    name = RepositoryName.of(reference.repository)
+    transport = Transport(display, retries, insecure)
+    client = RegistryClient(name, transport, partial(credentials.find, name, os.environ, display))
+    return RegistrySource(client, reference.digest or reference.tag or DEFAULT_TAG, platform, reference.name)
+
 
 class RegistrySource:
     """One image of a repository. Its methods raise ImageNotFoundError, RegistryError, or ArchiveError for a broken
@@ -53,9 +74,12 @@ class RegistrySource:
     repeatable = True
     remote = True
 
-    def __init__(self, client: RegistryClient, reference: str, platform: Platform | None = None) -> None:
-        """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64."""
-        self.what = f"image {client.name}{'@' if ':' in reference else ':'}{reference}"
+    def __init__(
+        self, client: RegistryClient, reference: str, platform: Platform | None = None, name: str | None = None
+    ) -> None:
+        """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64.
+        `name` is what the user calls it."""
+        self.what = f"image {name or client.name}"
         self.size: int | None = None
         """An estimate of the image's bytes, uncompressed, once it is being delivered: the registry does not tell."""
         self.fetched = 0
@@ -128,7 +152,9 @@ class RegistrySource:
     def _described(self, manifest: ImageManifest, digests: Sequence[str]) -> Description:
         config = manifests.config_of(self._client, manifest)
         read = configuration.read(config)
-        if self._platform is not None and not read.platform.matches(self._platform):
+        # An index that was chosen from has said it, and may know better.
+        alone = len(digests) == 1
+        if alone and self._platform is not None and not read.platform.matches(self._platform):
             raise ImageNotFoundError(f"{self.what} is for {read.platform}, not for {self._platform}")
         if len(read.diff_ids) != len(manifest.layers):
             raise ArchiveError(

@@ -179,7 +179,7 @@ class Transport:
             return
         with contextlib.closing(answer):
             remaining = _remaining(answer) if status == 429 else ""
-            hint = "Registries let those do more who log in (docker login, podman login)." if status == 429 else None
+            hint = "Log in for a higher limit: docker login, or podman login." if status == 429 else None
             wait = _seconds(answer.header("Retry-After"))
             raise TemporaryError(f"{host_of(answer.url)} answered {_status(status)}{remaining}", wait, hint)
 
@@ -190,16 +190,17 @@ class Transport:
             raise RegistryError("the download was given up")
         server = origin(url)
         try:
-            response = self._session(server).request(
-                method,
-                url,
-                headers={"Accept-Encoding": "identity", "User-Agent": "arv-keepdocker", **headers},
-                data=form,
-                proxies=get_environ_proxies(url),
-                timeout=(connect, self._silence),
-                allow_redirects=False,
-                stream=True,
-            )
+            with self.display.waiting(host_of(url)):
+                response = self._session(server).request(
+                    method,
+                    url,
+                    headers={"Accept-Encoding": "identity", "User-Agent": "arv-keepdocker", **headers},
+                    data=form,
+                    proxies=get_environ_proxies(url),
+                    timeout=(connect, self._silence),
+                    allow_redirects=False,
+                    stream=True,
+                )
         except failures() as error:
             raise explained(error, url, server in self._answered) from error
         self._answered.add(server)
@@ -241,7 +242,7 @@ def _remaining(answer: Answer) -> str:
         count = answer.header(header).partition(";")[0].strip()
         if count.isascii() and count.isdecimal():
             parts.insert(0, f"{word} {count[:12]}".strip())
-    return f" ({' '.join(parts)} pulls left)" if len(parts) == 2 else ""
+    return f", {' '.join(parts)} downloads left" if len(parts) == 2 else ""
 
 
 def _status(status: int) -> str:
