@@ -141,10 +141,9 @@ Chunks = bytes | Iterable[bytes]
 
 REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     # Where members are
-    "absolute": (lambda: image(member("/etc/passwd", b"x")), "outside"),
     "up": (lambda: image(member("a/../../x", b"x")), "outside"),
     "long up": (lambda: image(member("longname", b"../" * 100 + b"x\0", b"L"), member("x", b"x")), "outside"),
-    "pax absolute": (lambda: image(pax(("path", "/etc/passwd")), member("x", b"x")), "outside"),
+    "pax up": (lambda: image(pax(("path", "/../../x")), member("x", b"x")), "outside"),
     "symlink outside": (lambda: image(header("l", kind=b"2", target="../../etc/passwd")), "outside"),
     "hard link outside": (lambda: image(header("l", kind=b"1", target="/etc/passwd")), "outside"),
     "pax link outside": (
@@ -173,7 +172,7 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     "larger than all": (lambda: image(header("x", 1 << 40)), "cut short"),
     "negative": (lambda: image(header("x", raw_size=b"\xff" * 12)), "negative"),
     "negative octal": (lambda: image(header("x", raw_size=b"-0000000001\0")), "negative"),
-    "negative by pax": (lambda: image(pax(("size", "-1")), header("x")), "a size"),
+    "negative by pax": (lambda: image(pax(("size", "-1")), header("x")), "negative"),
     "size of no digits": (lambda: image(pax(("size", "1e3")), header("x")), "a size"),
     "old sparse": (lambda: image(member("x", b"x", b"S")), "neither"),
     "sparse 0.0": (lambda: image(pax(("GNU.sparse.offset", "0")), member("x", b"x")), "sparse"),
@@ -198,33 +197,29 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
         lambda: image(*(member("L", b"%d/" % i + b"a" * 4000, b"L") + member("x", b"") for i in range(10_000))),
         "MiB of names",
     ),
-    "deep names": (
-        lambda: image(*(member("L", b"%d" % i + b"/a" * 2000, b"L") + member("x", b"") for i in range(100))),
-        "MiB of names",
-    ),
     # Compression
     "zeros in gzip": (lambda: bomb(4), "nothing at its end"),
     "layer of zeros": (lambda: image(layer=bomb(4)), "far more than an image"),
-    "layer of empty streams": (lambda: image(layer=gzip.compress(b"") * (4 << 20 >> 4)), "damaged"),
+    "layer of empty streams": (lambda: image(layer=gzip.compress(b"") * (4 << 20 >> 4)), "no tar"),
     "half a gzip": (lambda: gzipped([image()])[:-50], "cut short"),
     "garbage in gzip": (lambda: gzip.compress(b"x")[:12] + b"\xff" * 5000, "cut short or damaged"),
     # Documents
-    "deep": (lambda: image(manifest=b"[" * (4 << 20)), "not JSON"),
-    "deep objects": (lambda: image(manifest=b'{"":' * (1 << 20)), "not JSON"),
+    "deep": (lambda: image(manifest=b"[" * (4 << 20)), "levels deep"),
+    "deep objects": (lambda: image(manifest=b'{"":' * (1 << 20)), "levels deep"),
     "gigabyte of JSON": (lambda: filled(header("manifest.json", GIB), b"[", MUCH), "cut short"),
     "much JSON": (lambda: image(*(member(f"{i}.json", b"[" + b" " * (3 << 20)) for i in range(30))), "MiB of JSON"),
-    "expensive JSON": (lambda: image(manifest=_million('{"":[0]}')), "names more than"),
+    "expensive JSON": (lambda: image(manifest=_million('{"":[0]}')), "values"),
     "expensive configuration": (
         lambda: image(member("2", b'{"a":' + _million('{"":[0]}')[:-100_000] + b"0]}"), entry={"Config": "2"}),
-        "not JSON",
+        "values",
     ),
     "expensive settings": (
         lambda: image(member("2", b'{"config":' + _million('{"":[0]}')[:-1] + b"]}"), entry={"Config": "2"}),
-        "has 0 layers",
+        "values",
     ),
-    "many images": (lambda: image(manifest=_million('{"Config":"config.json","Layers":[]}')), "names more than"),
-    "many layers": (lambda: image(manifest=_many_layers()), "names 1000000"),
-    "many names": (lambda: image(entry={"RepoTags": ["a:b"] * 500_000}), "names more than"),
+    "many images": (lambda: image(manifest=_million('{"Config":"config.json","Layers":[]}')), "values"),
+    "many layers": (lambda: image(manifest=_many_layers()), "values"),
+    "many names": (lambda: image(entry={"RepoTags": ["a:b"] * 500_000}), "values"),
     "indexes of indexes": (lambda: _indexes(3, 900), "names more than"),
     "deep indexes": (lambda: _indexes(9, 1), "deep"),
     "big number": (lambda: image(manifest=b"[" + b"9" * (3 << 20) + b"]"), "not"),
@@ -235,7 +230,8 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     "id as a name": (lambda: image(entry={"RepoTags": ["sha256:" + "0" * 64]}), "a name that is none"),
     "long name of an image": (lambda: image(entry={"RepoTags": ["a" * (3 << 20)]}), "a name that is none"),
     "escapes in a member": (lambda: image(member("\x1b]0;title\x07\n\u202e/../../x", b"x")), "outside"),
-    "no UTF-8 in a member": (lambda: image(member(b"/\xff\xfe\x9b31m", b"x")), "outside"),
+    "no UTF-8 in a member": (lambda: image(member(b"../\xff\xfe\x9b31m", b"x")), "outside"),
+    "a time that is none": (lambda: image(config={"created": "\x1b[31m"}), "created"),
 }
 """What each is, and what the refusal says."""
 
@@ -252,7 +248,8 @@ FINE: dict[str, Callable[[], bytes]] = {
         header("a", kind=b"2", target="b"), header("b", kind=b"2", target="a"), header("c", kind=b"1", target="c")
     ),
     "a directory and a link with sizes": lambda: image(header("d/", 99, b"5"), header("l", 99, b"1", "layer.tar")),
-    "a time that is none": lambda: image(config={"created": "\x1b[31m"}),
+    "absolute names": lambda: image(member("/etc/passwd", b"x"), pax(("path", "/etc/shadow")), member("x", b"x")),
+    "deep names": lambda: image(*(member("L", b"%d" % i + b"/a" * 2000, b"L") + member("x", b"") for i in range(100))),
 }
 
 
