@@ -149,7 +149,7 @@ TRAPS: dict[str, Callable[[], bytes | Iterator[bytes]]] = {
     "directories": lambda: packed(
         many(20_000, lambda number: long_name(DEEP + b"%d/" % number) + header("x", kind=b"5"))
     ),
-    "empty members": lambda: packed([image(), header("x") * 300_000, END]),
+    "empty members": lambda: packed([image(), header("x") * 150_000, END]),
     "small members": lambda: packed(many(50_000, lambda number: member(f"{number}", b"{"))),
     "members that may be layers": lambda: packed(many(50_000, lambda number: member(f"{number}", bytes(512)))),
     "links": lambda: packed(many(50_000, links)),
@@ -164,7 +164,7 @@ TRAPS: dict[str, Callable[[], bytes | Iterator[bytes]]] = {
     "different records": lambda: packed(
         many(1, lambda _: hostile.pax(*((f"{number}", "x") for number in range(60_000))) + member("x", b""))
     ),
-    "devices": lambda: packed([image(), header("x", kind=b"3") * 300_000, END]),
+    "devices": lambda: packed([image(), header("x", kind=b"3") * 150_000, END]),
     "50,000 layers": lambda: many_layers(50_000),
     # Compression
     **{

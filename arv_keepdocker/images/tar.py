@@ -20,7 +20,7 @@ from .tar_headers import BLOCK, HeaderError, Headers, Kind, Member, begins_a_tar
 _CHUNK = 1 << 20
 _RECORD_LIMIT = 16 << 20
 """Bytes of zeros at the end; tar fills up to 10 KiB, or what it has been told to write at once."""
-_MEMBERS_LIMIT = 200_000
+_MEMBERS_LIMIT = 100_000
 _BLOB = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.tar)?")
 
 
