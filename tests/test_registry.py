@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from arv_keepdocker import display
 from arv_keepdocker.display import Display
 from arv_keepdocker.errors import ArchiveError, ImageNotFoundError, KeepdockerError, RegistryError
 from arv_keepdocker.images import compression
@@ -678,6 +679,40 @@ def test_a_server_that_says_nothing(front: Front, repository: Repository, layers
     run = look(front.address, repository.path, silence=1, retries=10)
     check(run, layers)
     assert "does not answer" in run.said
+
+
+def test_a_download_that_stands_still_is_told(
+    front: Front, repository: Repository, layers: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "_PATIENCE", 0.5)
+    repository.image(layers, "v1")
+    config = sha256(configuration(layers))
+    run = look(front.address, repository.path)
+    said = threading.Event()
+    write = run.shown.write
+
+    def shown(text: str) -> int:
+        if text.endswith(f"waiting for {front.address}\n"):
+            said.set()
+        return write(text)
+
+    monkeypatch.setattr(run.shown, "write", shown)
+
+    def rule(exchange: Exchange) -> bool:
+        if not exchange.is_blob or exchange.path.endswith(config):
+            return False
+        status, headers, body = exchange.forward()
+        exchange.reply(status, headers)
+        exchange.handler.wfile.write(body[: len(body) // 2])
+        exchange.handler.wfile.flush()
+        assert said.wait(20)
+        exchange.handler.wfile.write(body[len(body) // 2 :])
+        return True
+
+    front.rules.append(rule)
+    check(run, layers)
+    assert said.is_set()
+    assert "trying again" not in run.said
 
 
 def test_retry_after_is_obeyed_and_bounded(front: Front, repository: Repository, layers: list[bytes]) -> None:

@@ -1,7 +1,6 @@
 """One repository of a registry: its manifests and blobs, as the OCI distribution specification has them."""
 
 import contextlib
-import hashlib
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -9,10 +8,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import ImageNotFoundError, RegistryError
+from ...images.layers import sha256
 from .auth import Authorization, DeniedError, error_words
 from .credentials import Credentials
+from .download import Download
 from .failures import TemporaryError, UnreachableError, host_of, origin, split
 from .names import RepositoryName, is_loopback
+from .stalls import Stalls
 from .transport import Answer, Transport
 
 INDEX_TYPES = (
@@ -28,7 +30,6 @@ MANIFEST_LIMIT = 4 << 20
 """Bytes; registries need not take longer ones."""
 _ACCEPT = {"Accept": ", ".join([*IMAGE_TYPES, *INDEX_TYPES])}
 _WORDS_LIMIT = 64 << 10
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 _PROGRESS = 1 << 20
 """Bytes after which a connection that is lost counts as the first one again."""
 _PROBE_SECONDS = 3.0
@@ -108,7 +109,7 @@ class RegistryClient:
 
         They are not compared with the digest.
         """
-        download = _Download(digest, size)
+        download = Download(digest, size)
         attempt = 0
         while not download.whole:
             attempt += 1
@@ -122,6 +123,10 @@ class RegistryClient:
                     attempt = 1
                 self._transport.wait(error, attempt)
 
+    def watched(self) -> Stalls:
+        """A context in which it is told where a download stands still."""
+        return self._transport.stalls
+
     def stop(self) -> None:
         """Let no thread go on for long."""
         self._transport.stop()
@@ -129,7 +134,7 @@ class RegistryClient:
     def close(self) -> None:
         """Nothing: connections end with the process."""
 
-    def _rest(self, download: "_Download") -> Iterator[bytes]:
+    def _rest(self, download: "Download") -> Iterator[bytes]:
         """What one request gets of a blob."""
         headers = download.headers
         with contextlib.closing(self._send("GET", f"blobs/{download.digest}", headers)) as answer:
@@ -138,7 +143,12 @@ class RegistryClient:
                 raise TemporaryError(f"{host_of(answer.url)} has no rest of blob {download.digest}", wait=0.0)
             if answer.status not in (200, 206):
                 raise self._failed(f"blob {download.digest}", answer)
-            for data in download.take(answer):
+            pieces = download.take(answer)
+            while True:
+                with self._transport.stalls.reading(host_of(answer.url)):
+                    data = next(pieces, None)
+                if data is None:
+                    return
                 if self._transport.stopped:
                     raise RegistryError("the download was given up")
                 yield data
@@ -229,51 +239,6 @@ class RegistryClient:
         raise ImageNotFoundError(f"{host} has no image {image}, or you may not see it{said}", hint)
 
 
-class _Download:
-    """How far a blob has come."""
-
-    def __init__(self, digest: str, size: int) -> None:
-        self.digest = digest
-        self.size = size
-        self.done = 0
-        self.whole = False
-        self.by_range = True
-        """Whether to ask for the rest only."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Range": f"bytes={self.done}-"} if self.done and self.by_range else {}
-
-    def take(self, answer: Answer) -> Iterator[bytes]:
-        """The bytes of an answer that are not here yet."""
-        host = host_of(answer.url)
-        skip = self.done - self._start(answer)
-        if answer.status == 200 and answer.length not in (None, self.size):
-            said = f"{host} has {answer.length} bytes of blob {self.digest}"
-            raise RegistryError(f"{said}; the manifest says {self.size}")
-        for data in answer.chunks():
-            skipped = min(skip, len(data))
-            skip -= skipped
-            self.done += len(data) - skipped
-            if self.done > self.size:
-                raise RegistryError(f"{host} sent more than the {self.size} bytes of blob {self.digest}")
-            if len(data) > skipped:
-                yield data[skipped:]
-        if self.done < self.size:
-            raise TemporaryError(f"{host} sent {self.done} of the {self.size} bytes of blob {self.digest}")
-        self.whole = True
-
-    def _start(self, answer: Answer) -> int:
-        """Where in the blob an answer begins."""
-        if answer.status == 200:
-            return 0
-        found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range").strip())
-        if found is None or int(found[1]) > self.done or found[3] not in ("*", str(self.size)):
-            self.by_range = False
-            raise TemporaryError(f"{host_of(answer.url)} sent another part of a blob than it was asked for", wait=0.0)
-        return int(found[1])
-
-
 def _asks_who(answer: Answer) -> bool:
     """Whether the registry wants to know who asks; another server, to which it has sent us, may not."""
     return answer.status == 401 and answer.ours
@@ -282,11 +247,6 @@ def _asks_who(answer: Answer) -> bool:
 def _words(answer: Answer) -> str:
     with contextlib.closing(answer):
         return error_words(answer.read(_WORDS_LIMIT))
-
-
-def sha256(body: bytes) -> str:
-    """`sha256:` and the hexadecimal digest."""
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def _media_type(answer: Answer) -> str:

@@ -1,9 +1,10 @@
 """The source: one image of a registry, of which only those layers are fetched that the sink does not have, two at a
 time."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,13 +13,13 @@ from ...errors import ArchiveError, ImageNotFoundError, RegistryError
 from ...images import configuration
 from ...images.configuration import Configuration
 from ...images.image import Image, Wanted
-from ...images.layers import Layer, LayerSink
+from ...images.layers import Layer, LayerSink, sha256
 from ...lanes import Lanes
 from ...platforms import Platform
 from ...reference import DEFAULT_TAG, Reference
 from ..blobs import LayerBlob, WrongDigestError
 from . import credentials, manifests
-from .client import INDEX_TYPES, RegistryClient, sha256
+from .client import INDEX_TYPES, RegistryClient
 from .manifests import ImageManifest
 from .names import RepositoryName
 from .transport import Transport
@@ -131,7 +132,7 @@ class RegistrySource:
         self._count(0, 0)
         found: dict[str, Layer] = {}
         work = [partial(self._layer, sink, layer) for layer in remote.values()]
-        with Lanes([self._client, self._client][: len(work)]) as lanes:
+        with self._explained(), self._client.watched(), Lanes([self._client, self._client][: len(work)]) as lanes:
             try:
                 for layer in lanes.each(work):
                     found[layer.diff_id] = layer
@@ -151,7 +152,8 @@ class RegistrySource:
 
     def _described(self, manifest: ImageManifest, digests: Sequence[str]) -> Description:
         config = manifests.config_of(self._client, manifest)
-        read = configuration.read(config)
+        with self._explained():
+            read = configuration.read(config)
         # An index that was chosen from has said it, and may know better.
         alone = len(digests) == 1
         if alone and self._platform is not None and not read.platform.matches(self._platform):
@@ -163,6 +165,13 @@ class RegistrySource:
         pairs = zip(read.diff_ids, manifest.layers, strict=True)
         layers = tuple(RemoteLayer(diff_id, blob.digest, blob.size) for diff_id, blob in pairs)
         return Description(config, read, layers, tuple(digests))
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except ArchiveError as error:
+            raise ArchiveError(f"{self.what}: {error}", error.hint) from error
 
     def _layer(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient) -> Layer:
         known = sink.has(layer.diff_id)

@@ -15,6 +15,7 @@ from ...errors import RegistryError
 from . import tls
 from .failures import TemporaryError, explained, failures, host_of, origin, split
 from .names import is_loopback
+from .stalls import Stalls
 
 if TYPE_CHECKING:  # imported late: a tenth of a second that only this source needs
     from requests import Response, Session
@@ -107,6 +108,7 @@ class Transport:
         self._lock = threading.Lock()
         self._answered: set[str] = set()
         self._stopped = threading.Event()
+        self.stalls = Stalls(display)
 
     def persist(self, action: Callable[[], T]) -> T:
         """Do it, again where it fails with a TemporaryError. Raises RegistryError when that was enough."""
