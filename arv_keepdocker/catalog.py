@@ -167,8 +167,9 @@ class Catalog:
         """Put a collection into the trash that turns out to hold something else than it is named for."""
         self.cluster.delete("collections", uuid)
 
-    def newest_manifests(self, name: str | None) -> list[str]:
-        """The signed manifests of images that the user may read: the newest of the same repository, and of all.
+    def newest_manifests(self, name: str | None) -> list[tuple[str, str]]:
+        """The signed manifests of images that the user may read, the newest of the same repository and of all, and the
+        UUIDs of the users who wrote them last.
 
         A few requests, however many images there are.
         """
@@ -182,8 +183,9 @@ class Catalog:
         if not uuids:
             return []
         chosen = [["uuid", "in", uuids]]
-        collections = self.cluster.newest("collections", chosen, ["manifest_text"], len(uuids))
-        return [str(collection["manifest_text"]) for collection in collections]
+        fields = ["manifest_text", "modified_by_user_uuid"]
+        collections = self.cluster.newest("collections", chosen, fields, len(uuids))
+        return [(str(one["manifest_text"]), str(one["modified_by_user_uuid"])) for one in collections]
 
     def _held(self, uuid: str) -> str | None:
         """The id of the image that a collection holds; None if it holds something else or is gone."""

@@ -246,14 +246,14 @@ class _Parser(argparse.ArgumentParser):
 
 def option_parser() -> _Parser:
     """The parser of the command line; the manual page and the shells' completions are made from it, too."""
-    from . import arvput
+    from .store import arv_put
 
     parser = _Parser(
         prog=PROGRAM,
         description="Put a container image into Arvados, or list the images that are there.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=arvput.option_parsers(),
+        parents=arv_put.option_parsers(),
     )
     add = parser.add_argument
     add("image", metavar="IMAGE", nargs="?", help="image to store: repo, repo:tag, repo@sha256:digest, or an image id")
@@ -351,7 +351,7 @@ def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster
 
 
 def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
-    from . import arvput
+    from .store import arv_put
 
     if options.dry_run and options.via_arv_put:
         raise UsageError("--dry-run is not for --via-arv-put")
@@ -373,7 +373,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             threads=options.threads,
             dry_run=options.dry_run,
             via_arv_put=options.via_arv_put,
-            put_arguments=[*arvput.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
+            put_arguments=[*arv_put.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
         ),
         Tools(
             Engine(options.engine or os.environ.get(_ENGINE), display.waiting),

@@ -29,6 +29,7 @@ _NONE = type(None)
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("link_class", "manifest_text", "owner_uuid", "portable_data_hash", "uuid"), str),
     **dict.fromkeys(("created_at", "first_name", "group_class", "head_uuid", "last_name", "name"), (str, _NONE)),
+    "modified_by_user_uuid": (str, _NONE),
     "file_size_total": int,
     "items": list,
     "properties": (dict, _NONE),

@@ -33,6 +33,8 @@ class Entry:
     """Where `engine_id` names images for several platforms: this one's."""
     universal: bool = False
     """Whether it is stored in the universal form; the plain form of the image is another image then."""
+    further_names: Sequence[str] = ()
+    """Those that it has beside `name`, each with a link."""
 
     @property
     def collection_name(self) -> str:
@@ -70,7 +72,8 @@ class Entry:
     @property
     def links(self) -> Sequence[tuple[str, str]]:
         """The classes and names of the links that make its collection an image, in the order in which they are made."""
-        return [(HASH_LINK, self.image_id), *([(NAME_LINK, self.name)] if self.name is not None else [])]
+        names = dict.fromkeys([self.name, *self.further_names] if self.name is not None else [])
+        return [(HASH_LINK, self.image_id), *((NAME_LINK, name) for name in names if name is not None)]
 
 
 def file_in(manifest_text: str) -> str | None:

@@ -72,13 +72,15 @@ class Plan:
     def summary(self, project: str) -> str:
         """What was found and made, for people; `project` is the project's name."""
         name, by_id = self.entry.name, f"image {self.entry.image_id}"
+        added = [link_name for link_class, link_name in self.links if link_class == NAME_LINK]
         what = name or next(iter(self.names), by_id)
         if self.made is Made.COMPLETED:
             return f"{what} was in Arvados in part; completed collection {self.collection}"
         if self.made is Made.COPIED:
             return f"{what} is in Arvados already; copied into {project}"
-        if any(link_class == NAME_LINK for link_class, _ in self.links):
-            return f"{next(iter(self.names), by_id)} is in Arvados already; added the name {name}"
+        if added:
+            names = f"the name {added[0]}" if len(added) == 1 else f"the names {', '.join(added)}"
+            return f"{next(iter(self.names), by_id)} is in Arvados already; added {names}"
         return f"{what} is in Arvados already" + ("; added the id by which it is found" if self.links else "")
 
     def carry_out(self) -> str:

@@ -19,19 +19,35 @@ class Counts(Protocol):
     reused: int
 
 
+class Taken(Protocol):
+    """Bytes of layers that were read, or need not be."""
+
+    taken: int
+
+
+class Expected(Protocol):
+    """An estimate of the bytes of layers that there will be."""
+
+    size: int | None
+
+
 class Progress:
     """Shows, until the `with` block ends, how far an upload is."""
 
     def __init__(
-        self, display: Display, counts: Counts, expected: int | None, machine_line: Callable[[int, int | None], str]
+        self,
+        display: Display,
+        counts: Counts,
+        taken: Taken,
+        expected: Expected,
+        machine_line: Callable[[int, int | None], str],
     ) -> None:
-        """`expected` is an estimate of the archive's bytes; `machine_line` is what a program is told."""
-        self.stage = "waiting for the archive"
-        self.read = 0
-        """Bytes of the archive."""
+        """`machine_line` is what a program is told."""
+        self.stage = "uploading"
         self._display = display
         self._counts = counts
-        self._expected = expected
+        self._taken = taken
+        self._estimate = expected
         self._machine_line = machine_line
         self._started = self._reading_since = time.monotonic()
         self._ended = threading.Event()
@@ -45,7 +61,7 @@ class Progress:
         self._ended.set()
         self._thread.join()
         if self._display.progress is Style.BATCH and error is None:
-            self._display.write(self._machine_line(self._counts.sent + self._counts.reused, self.read))
+            self._display.write(self._machine_line(self._stored, self._stored))
         self._display.clear()
 
     @property
@@ -53,12 +69,13 @@ class Progress:
         """Since the start."""
         return time.monotonic() - self._started
 
-    def add(self, count: int) -> None:
-        """Count bytes that have been read."""
-        if not self.read:
-            self._reading_since = time.monotonic()
-            self.stage = "uploading"
-        self.read += count
+    @property
+    def _stored(self) -> int:
+        return self._counts.sent + self._counts.reused
+
+    @property
+    def _expected(self) -> int | None:
+        return max(self._estimate.size, self._taken.taken) if self._estimate.size else None
 
     def _show_from_time_to_time(self) -> None:
         seconds = _SECONDS.get(self._display.progress)
@@ -68,17 +85,18 @@ class Progress:
             elif self._display.progress is Style.PLAIN:
                 self._display.note(self._line())
             elif self._display.progress is Style.BATCH:
-                expected = max(self._expected, self.read) if self._expected else None
-                self._display.write(self._machine_line(self._counts.sent + self._counts.reused, expected))
+                self._display.write(self._machine_line(self._stored, self._expected))
 
     def _line(self) -> str:
-        if not self.read:
-            return f"{self.stage}, {_clock(self.seconds)}"
-        total = f" / {max(self._expected, self.read) >> 20}" if self._expected else ""
-        rate = self.read / max(time.monotonic() - self._reading_since, 0.001)
-        left = f", {_clock(max(self._expected - self.read, 0) / rate)} left" if self._expected else ""
+        read, expected = self._taken.taken, self._expected
+        if not read:
+            self._reading_since = time.monotonic()
+            return f"waiting for the archive, {_clock(self.seconds)}"
+        total = f" / {expected >> 20}" if expected else ""
+        rate = read / max(time.monotonic() - self._reading_since, 0.001)
+        left = f", {_clock((expected - read) / rate)} left" if expected else ""
         return (
-            f"{self.stage}: {self.read >> 20}{total} MiB read, {self._counts.sent >> 20} sent, "
+            f"{self.stage}: {read >> 20}{total} MiB read, {self._counts.sent >> 20} sent, "
             f"{self._counts.reused >> 20} reused, {rate / (1 << 20):.0f} MiB/s{left}"
         )
 

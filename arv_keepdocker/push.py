@@ -1,7 +1,6 @@
 """The story of one image: find it, look for it in Arvados, save and upload it if it is not there, record it."""
 
 import contextlib
-import os
 import time as clock
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,9 +21,9 @@ from .reference import Reference, familiar
 from .sources.described import EngineImage, PlatformNotFoundError
 
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
-    from .archive import Image
-    from .contents import Contents, Wanted
-    from .upload import LayerState
+    from .images.image import Image, Wanted
+    from .keep.units import LayerState
+    from .sources.source import Source
 
 _CLOCK_TOLERANCE = 24 * 60 * 60
 """Seconds by which another machine's clock may be ahead."""
@@ -95,19 +94,22 @@ class Outcome:
         return self.plan.entry.name
 
 
-class Archive(Protocol):
-    """A whole, checked archive."""
+class Taken(Protocol):
+    """A whole, checked image that can be stored."""
 
-    @property
-    def contents(self) -> "Contents": ...
+    image_id: str
+    """By which it will be found where it is loaded."""
+    image: "Image"
+    universal: bool
+    """Whether it is stored in the universal form."""
+
     def store(self, entry: Entry) -> str: ...
 
 
 class Way(Protocol):
     """How the bytes get from where they are to Keep."""
 
-    def from_engine(self, engine: Engine, image: EngineImage, wanted: "Wanted") -> AbstractContextManager[Archive]: ...
-    def from_file(self, file: str, wanted: "Wanted") -> AbstractContextManager[Archive]: ...
+    def take(self, source: "Source", wanted: "Wanted", universal: bool) -> AbstractContextManager[Taken]: ...
 
 
 @dataclass(frozen=True)
@@ -197,45 +199,59 @@ def _stored_already(entry: Entry, image: EngineImage, options: Options, tools: T
 
 def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> Outcome:
     """Save, upload and record the image."""
-    from .contents import Wanted
+    from .images.image import Wanted
+    from .sources.archives import EngineSource
 
     tools.cache.remove_leftovers()
-    wanted = Wanted(entry.name, image.platform if image.containerd else None, entry.universal)
-    with _way(options, tools).from_engine(tools.engine, image, wanted) as archive:
-        contents = archive.contents
-        was_certain = entry.engine_id is None and contents.image_id == image.id
-        learned = contents.image_id != image.id
-        entry = replace(entry, image_id=contents.image_id, engine_id=image.id if learned else None)
-        entry = entry.made_at(contents.image.created)
-        _warn_of_layers(contents.image, tools)
-        if contents.image.created != image.created:
-            _warn_of_time(contents.image.created, tools)
+    wanted = Wanted(entry.name, image.platform if image.containerd else None)
+    source = EngineSource(tools.engine, image)
+    with _way(options, tools).take(source, wanted, entry.universal) as taken:
+        was_certain = entry.engine_id is None and taken.image_id == image.id
+        learned = taken.image_id != image.id
+        entry = replace(entry, image_id=taken.image_id, engine_id=image.id if learned else None)
+        entry = entry.made_at(taken.image.created)
+        _pass_on_warnings(taken.image, tools)
+        if taken.image.created != image.created:
+            _warn_of_time(taken.image.created, tools)
         stored = None if was_certain else _there(entry, options, tools)
-        return stored or _made(archive, entry, options, tools)
+        return stored or _made(taken, entry, options, tools)
 
 
 def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Outcome:
-    from .contents import Wanted
+    from .images.image import Wanted
+    from .sources.archives import FileSource
 
-    name = options.reference.name if options.reference is not None else None
-    wanted = Wanted(name, options.platform, bool(options.universal), layout=True)
-    refusal = None if os.path.isfile(file) else tools.catalog.projects.refusal(project)
+    given = options.reference.name if options.reference is not None else None
+    wanted = Wanted(given, options.platform)
+    source = FileSource(file)
     # What can be read only once is sent while it is read, unless that is known to be in vain.
-    with _way(options if refusal is None else replace(options, dry_run=True), tools).from_file(file, wanted) as archive:
-        contents = archive.contents
-        _warn_of_platform(contents.image.platform, options, tools)
-        _warn_of_layers(contents.image, tools)
-        _warn_of_time(contents.image.created, tools)
-        name = name or next(iter(contents.image.names), None)
-        _check_name(name)
-        entry = Entry(project, contents.image_id, name, options.title, universal=wanted.universal)
-        entry = entry.made_at(contents.image.created)
+    refusal = None if source.repeatable else tools.catalog.projects.refusal(project)
+    way = _way(options if refusal is None else replace(options, dry_run=True), tools)
+    with way.take(source, wanted, bool(options.universal)) as taken:
+        image = taken.image
+        _warn_of_platform(image.platform, options, tools)
+        _pass_on_warnings(image, tools)
+        _warn_of_time(image.created, tools)
+        name, *further = [given] if given is not None else image.names or [None]
+        for each in (name, *further):
+            _check_name(each)
+        if name is None:
+            tools.display.note(_how_to_name(image))
+        universal = bool(options.universal) or taken.universal
+        entry = Entry(project, taken.image_id, name, options.title, universal=universal)
+        entry = replace(entry, further_names=tuple(filter(None, further))).made_at(image.created)
         with _only_one_run(entry.image_id, options, tools):
             stored = _there(entry, options, tools)
             if stored is None:
                 tools.catalog.projects.check_writable(project)
                 _check_format(options, tools)
-            return stored or _made(archive, entry, options, tools)
+            return stored or _made(taken, entry, options, tools)
+
+
+def _how_to_name(image: "Image") -> str:
+    """What to do about an image that has no name."""
+    known, tag = (f", only the tag {image.tags[0]}", image.tags[0]) if image.tags else ("", "TAG")
+    return f"the archive gives its image no name{known}; to give it one, add IMAGE {tag}"
 
 
 def _there(entry: Entry, options: Options, tools: Tools) -> Outcome | None:
@@ -253,17 +269,16 @@ def _carried_out(plan: Plan, options: Options, tools: Tools) -> Outcome:
     return Outcome(plan, plan.source if options.dry_run else plan.carry_out())
 
 
-def _made(archive: Archive, entry: Entry, options: Options, tools: Tools) -> Outcome:
+def _made(taken: Taken, entry: Entry, options: Options, tools: Tools) -> Outcome:
     # What was universal already is found as such later, whatever was asked for now.
-    entry = replace(entry, universal=entry.universal or archive.contents.universal)
-    entry = entry.made_at(archive.contents.image.created)
+    entry = replace(entry, universal=entry.universal or taken.universal).made_at(taken.image.created)
     plan = tools.catalog.new(entry)
     if not options.dry_run:
-        return Outcome(plan, archive.store(entry))
-    from .upload import Streamed
+        return Outcome(plan, taken.store(entry))
+    from .store.streaming import Streamed
 
-    assert isinstance(archive, Streamed)
-    return Outcome(plan, None, archive.sent, archive.layers)
+    assert isinstance(taken, Streamed)
+    return Outcome(plan, None, taken.sent, taken.layers)
 
 
 def _warn_of_another(plan: Plan, uuid: str, tools: Tools) -> None:
@@ -287,10 +302,10 @@ def _warn_of_another(plan: Plan, uuid: str, tools: Tools) -> None:
 def _way(options: Options, tools: Tools) -> Way:
     resume = options.resume and not options.force
     if options.via_arv_put:
-        from .saved import ViaArvPut
+        from .store.via_arv_put import ViaArvPut
 
         return ViaArvPut(tools.catalog, tools.cache, tools.display, options.put_arguments, resume)
-    from .upload import Streaming
+    from .store.streaming import Streaming
 
     return Streaming(
         tools.catalog,
@@ -325,9 +340,9 @@ def _warn_of_time(created: str | None, tools: Tools) -> None:
         )
 
 
-def _warn_of_layers(image: "Image", tools: Tools) -> None:
-    if any(layer.file.compression == "zstd" for layer in image.layers):
-        tools.display.warning("the image has layers compressed with zstd, which Docker 20.10 cannot load")
+def _pass_on_warnings(image: "Image", tools: Tools) -> None:
+    for warning in image.warnings:
+        tools.display.warning(warning)
 
 
 def _find(options: Options, tools: Tools) -> _Found:

@@ -8,8 +8,8 @@ from typing import Any, TextIO
 
 import pytest
 
-from arv_keepdocker import arvput
 from arv_keepdocker.errors import ArvadosError
+from arv_keepdocker.store import arv_put
 
 
 class NextPut(types.ModuleType):
@@ -50,7 +50,7 @@ def next_put(monkeypatch: pytest.MonkeyPatch) -> NextPut:
 
 
 def parsed(*words: str) -> dict[str, object]:
-    return vars(argparse.ArgumentParser(parents=arvput.option_parsers()).parse_args(words))
+    return vars(argparse.ArgumentParser(parents=arv_put.option_parsers()).parse_args(words))
 
 
 @pytest.mark.parametrize(
@@ -68,18 +68,18 @@ def parsed(*words: str) -> dict[str, object]:
     ],
 )
 def test_the_parsed_options_are_passed_on(words: list[str]) -> None:
-    assert sorted(arvput.arguments(parsed(*words))) == sorted(words)
-    assert arvput.arguments({**parsed(*words), "force": True, "image": "debian"}) == arvput.arguments(parsed(*words))
+    assert sorted(arv_put.arguments(parsed(*words))) == sorted(words)
+    assert arv_put.arguments({**parsed(*words), "force": True, "image": "debian"}) == arv_put.arguments(parsed(*words))
 
 
 def test_defaults_need_not_be_said() -> None:
-    assert arvput.arguments(parsed("--resume", "--cache", "--retries=10")) == []
+    assert arv_put.arguments(parsed("--resume", "--cache", "--retries=10")) == []
 
 
 def test_the_next_release(next_put: NextPut) -> None:
     options = parsed("--gained=a", "--silent")
-    assert arvput.arguments(options) == ["--silent", "--gained=a"]
-    assert arvput.put("/tmp/x.tar", "sha256:0.tar", ["--silent"], api=None) == "zzzzz-4zz18-000000000000000"
+    assert arv_put.arguments(options) == ["--silent", "--gained=a"]
+    assert arv_put.put("/tmp/x.tar", "sha256:0.tar", ["--silent"], api=None) == "zzzzz-4zz18-000000000000000"
     assert next_put.calls == [["--silent", "--batch", "--filename=sha256:0.tar", "--", "/tmp/x.tar"]]
 
 
@@ -87,7 +87,7 @@ def test_the_next_release(next_put: NextPut) -> None:
 def test_a_failure_of_the_next_release(next_put: NextPut, fails: SystemExit | Exception) -> None:
     next_put.fails = fails
     with pytest.raises(ArvadosError, match="arv-put failed"):
-        arvput.put("/tmp/x.tar", "sha256:0.tar", [], api=None)
+        arv_put.put("/tmp/x.tar", "sha256:0.tar", [], api=None)
 
 
 def test_the_end_that_a_signal_asks_for_comes_through(next_put: NextPut) -> None:
@@ -96,4 +96,4 @@ def test_the_end_that_a_signal_asks_for_comes_through(next_put: NextPut) -> None
 
     next_put.fails = Interrupted(130)
     with pytest.raises(Interrupted):
-        arvput.put("/tmp/x.tar", "sha256:0.tar", [], api=None)
+        arv_put.put("/tmp/x.tar", "sha256:0.tar", [], api=None)

@@ -1,158 +1,23 @@
-"""Archives cut into blocks, and the manifests and journals of these."""
+"""Blocks on their way to Keep, and the manifests and journals of these."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import random
 import re
-import tarfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from arv_keepdocker import tarball
-from arv_keepdocker.blocks import BLOCK_SIZE, LAYER_SIZE, Cutter, Piece, manifest
 from arv_keepdocker.errors import ArvadosError
 from arv_keepdocker.keep.blocks import locators, portable_data_hash
 from arv_keepdocker.keep.journal import LIMIT, Journal, valid
 from arv_keepdocker.keep.sender import ROOMS, Sender, Stored
-from arv_keepdocker.repack import Extent
 
 MIB = 1 << 20
-
-
-class Keep:
-    """Takes blocks and gives each a locator."""
-
-    def __init__(self) -> None:
-        self.blocks: dict[str, bytes] = {}
-
-    def send(self, data: bytes) -> Future[Stored]:
-        assert 0 < len(data) <= BLOCK_SIZE
-        locator = f"{hashlib.md5(data).hexdigest()}+{len(data)}"
-        self.blocks[locator] = data
-        future: Future[Stored] = Future()
-        future.set_result(Stored(locator, reused=False))
-        return future
-
-    def file(self, pieces: list[Piece]) -> bytes:
-        """What a reader of the manifest gets."""
-        words = manifest("sha256:x.tar", pieces).split()
-        assert words[0] == "."
-        stream = b"".join(self.blocks[word] for word in words if word in self.blocks)
-        tokens = [re.fullmatch(r"(\d+):(\d+):sha256\\072x\.tar", word) for word in words[1:] if word not in self.blocks]
-        places = [(int(token[1]), int(token[2])) for token in tokens if token]
-        assert len(places) == len(tokens)
-        return b"".join(stream[start : start + size] for start, size in places)
-
-
-class Feeder:
-    def __init__(self, data: bytes, cutter: Cutter, rng: random.Random) -> None:
-        self._file = io.BytesIO(data)
-        self._cutter = cutter
-        self._rng = rng
-
-    def read(self, size: int) -> bytes:
-        data = self._file.read(self._rng.randint(1, size))
-        self._cutter.feed(data)
-        return data
-
-
-def tar(sizes: list[int], rng: random.Random) -> tuple[bytes, list[Extent]]:
-    """A tar with files of these sizes, and where they are in it."""
-    buffer = io.BytesIO()
-    places = []
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for number, size in enumerate(sizes):
-            member = tarfile.TarInfo(f"{number}/layer.tar")
-            member.size = size
-            archive.addfile(member, io.BytesIO(rng.randbytes(size)))
-            places.append(Extent(buffer.tell() - -(-size // 512) * 512, size))
-    return buffer.getvalue(), places
-
-
-def cut(data: bytes, keep: Keep, rng: random.Random, hold: bool = False) -> Cutter:
-    cutter = Cutter(keep.send, hold)
-    tarball.scan(Feeder(data, cutter, rng), cutter.announce)
-    cutter.close()
-    return cutter
-
-
-SIZES = st.lists(
-    st.one_of(
-        st.integers(0, 5000),
-        st.integers(-2, 2).map(lambda difference: LAYER_SIZE + difference),
-        st.integers(LAYER_SIZE, LAYER_SIZE + 3 * MIB),
-    ),
-    max_size=6,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(SIZES, st.integers(0, 2**32), st.booleans())
-def test_the_blocks_are_the_archive_and_a_layer_has_its_own(sizes: list[int], seed: int, hold: bool) -> None:
-    rng = random.Random(seed)
-    data, places = tar(sizes, rng)
-    keep = Keep()
-    cutter = cut(data, keep, rng, hold)
-    assert keep.file(cutter.as_it_is()) == data
-    for place in places:
-        if place.size >= LAYER_SIZE:
-            own = list(cutter.covering(place))
-            assert own[0].start == 0
-            assert sum(piece.block.size for piece in own) == place.size
-    # Nothing is in a block of its own that need not be.
-    assert len(cutter.blocks) <= 2 * sum(place.size >= LAYER_SIZE for place in places) + 1
-
-
-@settings(max_examples=40, deadline=None)
-@given(SIZES, st.integers(0, 2**32))
-def test_another_archive_of_the_same_layers(sizes: list[int], seed: int) -> None:
-    rng = random.Random(seed)
-    data, places = tar(sizes, rng)
-    keep = Keep()
-    cutter = cut(data, keep, rng, hold=True)
-    rng.shuffle(places)
-    parts: list[bytes | Extent] = [b"header"]
-    for place in places:
-        parts += [place, rng.randbytes(rng.randint(0, 600))]
-    wanted = b"".join(
-        data[part.offset : part.offset + part.size] if isinstance(part, Extent) else part for part in parts
-    )
-    pieces = cutter.arranged(parts)
-    assert keep.file(pieces) == wanted
-    # As long as what is small is little, the file is its blocks one after the other, which keeps the manifest short.
-    assert manifest("sha256:x.tar", pieces).count("sha256") == 1
-
-
-def test_layers_larger_than_a_block() -> None:
-    rng = random.Random(1)
-    data, places = tar([BLOCK_SIZE + 5 * MIB, 2 * BLOCK_SIZE, 100], rng)
-    keep = Keep()
-    cutter = cut(data, keep, rng)
-    assert keep.file(cutter.as_it_is()) == data
-    sizes = [[piece.block.size for piece in cutter.covering(place)] for place in places[:2]]
-    assert sizes == [[BLOCK_SIZE, 5 * MIB], [BLOCK_SIZE, BLOCK_SIZE]]
-
-
-def test_more_small_layers_than_are_kept_in_memory() -> None:
-    rng = random.Random(2)
-    data, places = tar([3 * MIB + 100] * 50, rng)
-    keep = Keep()
-    cutter = cut(data, keep, rng, hold=True)
-    sent_early = set(keep.blocks)
-    assert sent_early
-    pieces = cutter.arranged([part for place in reversed(places) for part in (b"x" * 512, place)])
-    expected = b"".join(b"x" * 512 + data[place.offset : place.offset + place.size] for place in reversed(places))
-    assert keep.file(pieces) == expected
 
 
 @pytest.mark.parametrize(

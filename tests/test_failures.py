@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from tests import images
+from tests import canonical, images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine
 
@@ -87,11 +87,12 @@ def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
     return digest.hexdigest()
 
 
-def saved_digest(engine: Engine, image: images.Image) -> str:
-    """The digest of what `docker save` writes."""
+def stored_digest(engine: Engine, image: images.Image, way: Way = ()) -> str:
+    """The digest of what is stored of the image: the canonical archive, or what `docker save` writes."""
     with tempfile.NamedTemporaryFile() as file:
         engine.docker("save", "--output", file.name, image.id)
-        return hashlib.sha256(Path(file.name).read_bytes()).hexdigest()
+        saved = Path(file.name).read_bytes()
+        return hashlib.sha256(saved if "--via-arv-put" in way else canonical.archive_of(saved)).hexdigest()
 
 
 def group_has_ended(group: int) -> bool:

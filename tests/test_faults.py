@@ -27,8 +27,8 @@ from tests.test_failures import (
     failed,
     nothing_recorded,
     records,
-    saved_digest,
     small_disk,
+    stored_digest,
     wait_until,
     whole,
 )
@@ -94,7 +94,7 @@ def test_an_api_server_that_answers_badly(
     ordered(sandbox, 1, **fault)
     uuid = stored(run(*words))
     sandbox.clear_faults()
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
     assert cached(tmp_path) == []
 
 
@@ -176,7 +176,7 @@ def test_a_keep_service_that_takes_nothing(
     assert cached(tmp_path) == ([f"{image.id}.tar"] if way else [])
     sandbox.clear_faults()
     uuid = stored(run(*words))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
     assert cached(tmp_path) == []
 
 
@@ -192,7 +192,7 @@ def test_keep_that_is_away_for_half_a_minute(
     back.join()
     uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
     assert len(uuids) == 1
-    assert whole(cluster, project, uuids.pop(), image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuids.pop(), image.name) == stored_digest(engine, image)
 
 
 @pytest.mark.parametrize("services", [2, 3])
@@ -211,7 +211,7 @@ def test_one_of_several_keep_services_is_down(
             assert nothing_recorded(cluster, home)
             sandbox.clear_faults()
             result = run(*way, image.name, env=sandbox.environment())
-        assert whole(cluster, home, stored(result), image.name) == saved_digest(engine, image)
+        assert whole(cluster, home, stored(result), image.name) == stored_digest(engine, image, way)
         cluster.close()
 
 
@@ -246,7 +246,7 @@ def test_a_project_that_becomes_read_only(
     assert nothing_recorded(cluster, project)
     links.create(body={**may, "name": "can_write"}).execute()
     uuid = stored(run(*words, env=as_spectator))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
 
 
 def test_a_token_that_expires_on_the_way(
@@ -259,7 +259,7 @@ def test_a_token_that_expires_on_the_way(
     assert nothing_recorded(cluster, project)
     sandbox.clear_faults()
     uuid = stored(run(*way, "--project-uuid", project, image.name))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
 
 
 def test_signatures_that_expire_on_the_way(
@@ -276,7 +276,7 @@ def test_signatures_that_expire_on_the_way(
     assert nothing_recorded(cluster, project)
     sandbox.clear_faults()
     uuid = stored(run(*way, "--project-uuid", project, image.name))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -294,7 +294,7 @@ def test_what_expires_in_the_same_run_is_sent_once_more(
         sandbox.settings(signature_ttl=usual)
     uuid = stored(result)
     assert "sending every block once more" in result.stderr
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
 
 
 def test_signatures_that_live_too_short_to_be_reused(
@@ -368,7 +368,7 @@ def test_hundreds_of_copies_cost_a_handful_of_requests(
         sandbox.clear_requests()
         uuid = stored(run("--project-uuid", project, image.name))
         assert len(sandbox.requests()) < 20
-        assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+        assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
     finally:
         api.groups().delete(uuid=other).execute()
 
@@ -381,7 +381,7 @@ def test_a_copy_whose_answer_is_lost_is_made_once(
     stored(run(image.name))
     sandbox.fault("drop-after", service="api", method="POST", path=f"/{what}", times=1)
     uuid = stored(run("--project-uuid", project, image.name))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
 
 
 def test_a_property_whose_answer_is_lost(
@@ -392,7 +392,7 @@ def test_a_property_whose_answer_is_lost(
     uuid = stored(run(*ARV_PUT, "--project-uuid", project, image.name))
     properties = cluster.api().collections().get(uuid=uuid).execute()["properties"]
     assert properties == {"docker-image-repo-tag": image.name}
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
 
 
 def test_a_name_that_is_taken(engine: Engine, cluster: Cluster, project: str, run: Command, way: Way) -> None:
@@ -404,7 +404,7 @@ def test_a_name_that_is_taken(engine: Engine, cluster: Cluster, project: str, ru
     assert uuid != taken
     assert cluster.api().collections().get(uuid=uuid).execute()["name"].startswith(f"{name} (")
     cluster.api().collections().delete(uuid=taken).execute()
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
 
 
 # The machine
@@ -437,4 +437,4 @@ def test_a_pull_that_prints_megabytes(
         "yes chatter | head -c 5000000; yes chatter | head -c 5000000 >&2"
     )
     uuid = stored(run("--project-uuid", project, "--pull", image.name, env=chatty))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)

@@ -30,7 +30,7 @@ from tests.test_failures import (
     hanging_process,
     nothing_recorded,
     records,
-    saved_digest,
+    stored_digest,
     wait_until,
     whole,
 )
@@ -78,12 +78,12 @@ def test_stopped_at(
         assert [found[0] - before[0], found[1] - before[1]] == [collections, links]
         uuid = stored(run(*way, "--project-uuid", project, image.name))
         assert cached(tmp_path) == []
-        check_only(cluster, engine, project, uuid, image)
+        check_only(cluster, engine, project, uuid, image, way)
 
 
-def check_only(cluster: Cluster, engine: Engine, project: str, uuid: str, image: images.Image) -> None:
+def check_only(cluster: Cluster, engine: Engine, project: str, uuid: str, image: images.Image, way: Way) -> None:
     """The project has this image and no other; it is forgotten then."""
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
     forget(cluster, project)
 
 
@@ -116,7 +116,7 @@ def test_stopped_during_the_pull(
         check_stopped(process, number)
         assert nothing_recorded(cluster, project)
     uuid = stored(run("--project-uuid", project, "--pull", image.name))
-    assert whole(cluster, project, uuid, image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
     assert cached(tmp_path) == []
 
 
@@ -169,7 +169,7 @@ def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: l
 FORKING = """
 import faulthandler, os, signal, sys, time
 import arvados.commands.put
-import arv_keepdocker.cli, arv_keepdocker.push, arv_keepdocker.saved, arv_keepdocker.upload
+import arv_keepdocker.cli, arv_keepdocker.push, arv_keepdocker.store.streaming, arv_keepdocker.store.via_arv_put
 
 for line in sys.stdin:
     pid = os.fork()
@@ -295,7 +295,7 @@ def run_plainly(engine: Engine, cluster: Cluster, victims: list[Victim]) -> None
         victim.digest = victim.digest or digest
         assert digest == victim.digest
         if "--universal" not in victim.words:
-            assert digest == saved_digest(engine, victim.image)
+            assert digest == stored_digest(engine, victim.image, victim.words)
         assert cached(victim.machine) == []
         forget(cluster, victim.project)
         for journal in victim.machine.glob("cache/arvados/docker/*.journal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.archive import sha256
+from arv_keepdocker.images.layers import sha256
 from arv_keepdocker.sandbox import Sandbox
+from tests import canonical
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
@@ -96,25 +98,24 @@ def test_every_archive_runs_where_it_is_loaded(
     facts = FACTS[name]
     if not universal:
         assert image_id == facts.get("config_digest", image_id)
-        if facts.get("config_digest"):
-            # Nothing had to be changed.
-            assert path.read_bytes() == (ARCHIVES / name).read_bytes()
     with tarfile.open(path) as tar:
         members = tar.getnames()
+        # It is the canonical archive: uncompressed layers, named by their diff ids, then the documents.
+        diff_ids = list(dict.fromkeys(facts.get("diff_ids") or []))
+        assert members[: len(diff_ids)] == [diff_id.replace("sha256:", "blobs/sha256/") for diff_id in diff_ids]
+        assert members[-3:] == ["oci-layout", "index.json", "manifest.json"]
+        assert {member.mtime for member in tar} == {0}
         listing = document(tar, "manifest.json")
         assert len(listing) == 1
         config = document(tar, listing[0]["Config"])
         assert config.get("created") == facts.get("created", config.get("created"))
-        if universal or "oci" in name:
-            index = document(tar, "index.json")
-            assert index["manifests"][0]["digest"].replace("sha256:", "blobs/sha256/") in members
+        index = document(tar, "index.json")
+        assert index["manifests"][0]["digest"].replace("sha256:", "blobs/sha256/") in members
     if universal:
         assert index["manifests"][0]["digest"] == image_id
         assert config["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     properties = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"][0]["properties"]
-    assert properties.get("arv:universal", False) == (
-        universal or name == "universal-solo.tar"
-    )  # whatever was asked for
+    assert properties.get("arv:universal", False) == universal
     runs_on_docker(node, image_id, path)
     runs_on_podman(podman, image_id, path)
     # The same again is found.
@@ -122,37 +123,98 @@ def test_every_archive_runs_where_it_is_loaded(
     assert stored(again) == uuid
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        [name for name in USABLE if "-tiny-by" in name],
-        [name for name in USABLE if "containerd-solo" in name],
-        [name for name in USABLE if "-solo-" in name and "containerd" not in name],
-    ],
-    ids=["tiny", "solo-gzip", "solo-plain"],
-)
-def test_the_universal_form_does_not_depend_on_the_engine_that_saved(
-    cluster: Cluster, project: str, run: Command, names: list[str]
+def portable_data_hash(cluster: Cluster, result: Result) -> str:
+    return str(cluster.api().collections().get(uuid=stored(result)).execute()["portable_data_hash"])
+
+
+SAME = {
+    image: [name for name in USABLE if f"-{image}-" in name and "oci" not in name]
+    for image in ("tiny", "solo", "multi", "tinyboth")
+}
+"""The archives of one image, from all engines."""
+
+
+@pytest.mark.parametrize("form", ["--universal", "--no-universal"])
+@pytest.mark.parametrize("image", SAME)
+def test_an_image_is_the_same_whichever_engine_saved_it(
+    cluster: Cluster, project: str, run: Command, image: str, form: str
 ) -> None:
-    assert len(names) > 2
-    hashes = set()
-    for name in names:
-        words = ("--force", "--universal", "--from-archive", str(ARCHIVES / name), "some/name:v1")
-        uuid = stored(run("--project-uuid", project, *words))
-        hashes.add(cluster.api().collections().get(uuid=uuid).execute()["portable_data_hash"])
+    assert len(SAME[image]) > 2
+    words = ("--project-uuid", project, "--force", form, "--from-archive")
+    hashes = {portable_data_hash(cluster, run(*words, str(ARCHIVES / name))) for name in SAME[image]}
     assert len(hashes) == 1
+
+
+def test_an_image_is_the_same_whatever_it_comes_from(
+    engine: Engine, podman: Podman, cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    """From real engines, under any name, through either of them, in archives of all kinds."""
+    archive = ARCHIVES / "docker29-containerd-solo-byname.tar"
+    image_id = FACTS[archive.name]["config_digest"]
+    name = "127.0.0.1:5029/d29/solo:1"
+    (tmp_path / "image.tar.gz").write_bytes(gzip.compress(archive.read_bytes()))
+    (tmp_path / "image.tar.xz").write_bytes(lzma.compress(archive.read_bytes(), preset=0))
+    engine.docker("load", "--input", str(archive))
+    podman.run("load", "--quiet", "--input", str(archive))
+    with tarfile.open(archive) as old, tarfile.open(tmp_path / "layout.tar", "w") as new:
+        for member in old:
+            if member.name != "manifest.json":
+                new.addfile(member, old.extractfile(member) if member.isreg() else None)
+    try:
+        for form, stored_id in (("--no-universal", image_id), ("--universal", None)):
+            words = ("--project-uuid", project, "--force", form)
+            results = [run(*words, name), run(*words, image_id), run(*words, "--engine", str(podman.program), name)]
+            results += [
+                run(*words, "--from-archive", str(path), "another/name:v2")
+                for path in (archive, *(tmp_path / each for each in ("image.tar.gz", "image.tar.xz", "layout.tar")))
+            ]
+            assert len({portable_data_hash(cluster, result) for result in results}) == 1
+            if stored_id is not None:
+                manifest = cluster.api().collections().get(uuid=stored(results[0])).execute()["manifest_text"]
+                assert stored_id.replace(":", "\\072") in manifest
+    finally:
+        engine.forget(image_id)
+        podman.run("rmi", "--force", image_id.removeprefix("sha256:"))
+
+
+def test_a_universal_image_is_what_it_was_when_engines_had_it(
+    engine: Engine,
+    podman: Podman,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
+) -> None:
+    """A classic engine and podman save only the universal document."""
+    archive = ("--from-archive", str(ARCHIVES / "docker29-containerd-solo-byname.tar"))
+    uuid = stored(run("--project-uuid", project, "--universal", *archive, "some/name:v1"))
+    content = cluster.api().collections().get(uuid=uuid).execute()["portable_data_hash"]
+    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    engine.docker("load", "--input", str(path))
+    podman.run("load", "--quiet", "--input", str(path))
+    try:
+        for form in ("--universal", "--no-universal"):
+            for program in ([], ["--engine", str(podman.program)]):
+                again = run("--project-uuid", project, "--force", form, *program, image_id)
+                assert portable_data_hash(cluster, again) == content
+                links = cluster.api().links().list(filters=[["head_uuid", "=", stored(again)]]).execute()["items"]
+                assert [(link["name"], link["properties"]["arv:universal"]) for link in links] == [(image_id, True)]
+    finally:
+        engine.forget(image_id)
+        podman.run("rmi", "--force", image_id.removeprefix("sha256:"))
 
 
 def test_a_universal_image_is_universal_already(
     cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
 ) -> None:
-    archive = str(ARCHIVES / "universal-solo.tar")
-    uuid = stored(run("--project-uuid", project, "--universal", "--from-archive", archive))
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
-    assert image_id == FACTS["universal-solo.tar"]["config_digest"]
-    assert path.read_bytes() == Path(archive).read_bytes()
-    from_docker = str(ARCHIVES / "docker29-containerd-solo-byname.tar")
-    assert stored(run("--project-uuid", project, "--universal", "--from-archive", from_docker)) == uuid
+    from_docker = ("--from-archive", str(ARCHIVES / "docker29-containerd-solo-byname.tar"))
+    uuid = stored(run("--project-uuid", project, "--universal", *from_docker))
+    _, path = fetched(uuid, cluster, run_tool, tmp_path)
+    # As what is stored, whatever is asked for; and as versions before form 1 made it, of gzip layers.
+    assert stored(run("--project-uuid", project, "--no-universal", "--from-archive", str(path))) == uuid
+    before = str(ARCHIVES / "universal-solo.tar")
+    assert stored(run("--project-uuid", project, "--universal", "--from-archive", before)) == uuid
 
 
 @pytest.mark.parametrize("index", [False, True])
@@ -222,7 +284,10 @@ def test_what_was_kept_of_an_archive_is_not_used_for_another_name(
     uuid = stored(run(*words, archive, "other/name:1"))
     _, path = fetched(uuid, cluster, run_tool, tmp_path)
     with tarfile.open(path) as tar:
-        assert document(tar, "manifest.json")[0]["RepoTags"] == ["other/name:1"]
+        assert document(tar, "manifest.json")[0]["RepoTags"] is None  # no name is in it
+    links = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]
+    assert "other/name:1" in [link["name"] for link in links]
+    assert "first/name:1" not in [link["name"] for link in links]
 
 
 @pytest.mark.parametrize("universal", ["--universal", "--no-universal"])
@@ -255,7 +320,7 @@ def test_an_archive_on_standard_input(
         out, err = process.communicate(timeout=60)
     uuid = stored(Result(process.returncode, out, err))
     size = cluster.api().collections().get(uuid=uuid).execute()["file_size_total"]
-    assert size == len(data)
+    assert size == len(canonical.archive_of(data))
     assert cached(tmp_path) == []
 
 

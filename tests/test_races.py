@@ -12,7 +12,7 @@ from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine
-from tests.test_failures import DockerThat, Way, cached, records, saved_digest, whole
+from tests.test_failures import DockerThat, Way, cached, records, stored_digest, whole
 from tests.test_streaming import journals, layers, sent
 
 
@@ -27,7 +27,7 @@ def test_eight_runs_of_one_image_make_one_collection(
     image = images.build(engine.host, layers=layers(4.2, 0.1))
     uuids = ends([run.start(*way, "--project-uuid", project, image.name) for _ in range(8)])
     assert len(set(uuids)) == 1
-    assert whole(cluster, project, uuids[0], image.name) == saved_digest(engine, image)
+    assert whole(cluster, project, uuids[0], image.name) == stored_digest(engine, image, way)
     assert cached(tmp_path) == []
 
 
@@ -42,7 +42,7 @@ def test_runs_for_two_projects_make_one_collection_in_each(
     uuids = ends([run.start(*way, "--project-uuid", target, image.name) for target in targets])
     assert uuids[:2] == uuids[2:]
     for uuid, target in zip(uuids[:2], targets, strict=False):
-        assert whole(cluster, target, uuid, image.name) == saved_digest(engine, image)
+        assert whole(cluster, target, uuid, image.name) == stored_digest(engine, image, way)
     assert sum(sent(sandbox)) < 5 << 20  # one upload, and a copy
     assert cached(tmp_path) == []
 
@@ -79,7 +79,7 @@ def test_a_tag_that_changes_while_its_image_is_saved(
 ) -> None:
     """What was found is what is stored; what the name means later is another run's business."""
     image = images.build(engine.host, layers=layers(4.2))
-    digest = saved_digest(engine, image)
+    digest = stored_digest(engine, image, way)
     other = images.build(engine.host)
     # The classic store writes the whole archive though the image is removed meanwhile.
     act = f"real tag {other.id} {image.name}" if change == "moved" else f"real rmi --force {image.id} >&2"

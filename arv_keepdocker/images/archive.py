@@ -19,6 +19,7 @@ from .tar import Readable, scan
 from .tar_headers import begins_a_tar
 
 _NAMED_BY_DIGEST = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?")
+_FOREIGN = re.compile(rb'"mediaType":\s*"[^"]*(?:nondistributable|foreign)[^"]*"')
 _SHOWN = 5
 
 
@@ -163,13 +164,23 @@ def _universal_of(members: Members, found: Configuration) -> bytes | None:
 def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
     file = members.find(name)
     if file is None:
-        raise IncompleteArchiveError(f"the archive is incomplete: layer {quoted(name)} is missing")
+        raise _missing(members, name)
     layer = file.layer if file.layer is not None else _fed(file, name, sink)
     if file.kept is not None:
         return replace(layer, diff_id=diff_id, digest=layer.diff_id, compression=file.kept)
     if layer.diff_id != diff_id:
         raise ArchiveError(f"layer {quoted(name)} of the archive is damaged: it is not the configuration's {diff_id}")
     return layer
+
+
+def _missing(members: Members, name: str) -> ArchiveError:
+    """Docker leaves foreign layers out, which a registry may not have either, and they are nowhere else."""
+    problem = f"the archive is incomplete: layer {quoted(name)} is missing"
+    digest = name[-64:].encode()
+    documents = [file.document for file in members.files.values() if file.document is not None]
+    if any(digest in document and _FOREIGN.search(document) for document in documents):
+        return ArchiveError(f"{problem}; the image has foreign layers")
+    return IncompleteArchiveError(problem)
 
 
 def _fed(file: File, name: str, sink: LayerSink) -> Layer:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+(\d+)\S*")
+_EXPIRY = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 _HINTS = re.compile(r"(\b[0-9a-f]{32}\+\d+)(?:\+[A-Z][^\s+]*)+")
 
 
@@ -38,6 +39,11 @@ def block_key(locator: str) -> str:
 def block_size(locator: str) -> int:
     """The size of a block, in bytes."""
     return int(locator.split("+", 2)[1])
+
+
+def expires_before(manifest_text: str, time: float) -> bool:
+    """Whether a block's signature in the manifest is not good any more at that time, in seconds since 1970."""
+    return any(int(expiry, 16) < time for expiry in _EXPIRY.findall(manifest_text))
 
 
 def portable_data_hash(manifest_text: str) -> str:

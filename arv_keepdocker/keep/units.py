@@ -71,6 +71,8 @@ class Units:
         self._held: dict[str, Held] = {}
         self._layers: dict[str, Layer] = {}
         self._small = SmallUnits()
+        self.taken = 0
+        """Bytes of layers that were given, or need not be."""
 
     def has(self, diff_id: str) -> Layer | None:
         with self._lock:
@@ -81,11 +83,12 @@ class Units:
             return None
         with self._lock:
             self._held[diff_id] = held
+            self.taken += held.layer.size
             return self._layers.setdefault(diff_id, held.layer)
 
     def begin(self) -> LayerWriter:
         self._free_writers.acquire()
-        return UnitWriter(self._sender, self._finished, self._free_writers.release)
+        return UnitWriter(self._sender, self._take, self._finished, self._free_writers.release)
 
     def compose(self, arrangement: Arrangement, layers: Sequence[Layer]) -> Composed:
         """Send what is left of the archive, and wait until everything is stored.
@@ -109,6 +112,10 @@ class Units:
     def close(self) -> None:
         """Forget what was kept."""
         self._small.close()
+
+    def _take(self, size: int) -> None:
+        with self._lock:
+            self.taken += size
 
     def _finished(
         self, layer: Layer, first: io.BytesIO, later: "list[Future[Stored]]", rest: io.BytesIO | None

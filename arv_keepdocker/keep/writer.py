@@ -17,9 +17,12 @@ if that is not the first."""
 class UnitWriter:
     """Takes one layer."""
 
-    def __init__(self, sender: Sender, finished: Finished, ended: Callable[[], None]) -> None:
-        """`ended` is called when the writer is not used any more."""
+    def __init__(
+        self, sender: Sender, taken: Callable[[int], None], finished: Finished, ended: Callable[[], None]
+    ) -> None:
+        """`taken` is told of bytes that were written; `ended` is called when the writer is not used any more."""
         self._sender = sender
+        self._taken = taken
         self._finished = finished
         self._ended = ended
         self._digest = hashlib.sha256()
@@ -34,6 +37,7 @@ class UnitWriter:
         self._digest.update(data)
         self._size += len(data)
         self._append(data)
+        self._taken(len(data))
 
     def finish(self) -> Layer:
         layer = Layer(f"sha256:{self._digest.hexdigest()}", self._size)

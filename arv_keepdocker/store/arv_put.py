@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .errors import ArvadosError
+from ..errors import ArvadosError
 
 _LOGGER = "arvados.arv_put"
 

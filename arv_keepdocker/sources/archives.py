@@ -1,0 +1,122 @@
+"""Images in archives: one that an engine saves, a file, or standard input."""
+
+import io
+import os
+import select
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, cast
+
+from ..engine import Engine
+from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
+from ..images import archive
+from ..images.image import Image, Wanted
+from ..images.layers import LayerSink
+from ..images.members import Members
+from ..images.tar import Readable, scan
+from .described import EngineImage
+
+_CHUNK = 1 << 20
+_BUFFER = 64 << 10
+
+Through = Callable[[Readable], Readable]
+
+
+def _straight(stream: Readable) -> Readable:
+    return stream
+
+
+class EngineSource:
+    """An image that an engine saves."""
+
+    repeatable = True
+    remote = False
+
+    def __init__(self, engine: Engine, image: EngineImage) -> None:
+        self.what = f"image {image.id}"
+        self.size = image.size
+        self.image = image
+        self._engine = engine
+
+    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+        return self.read(sink, wanted)[1]
+
+    def read(self, sink: LayerSink, wanted: Wanted, through: Through = _straight) -> tuple[Members, Image]:
+        """Deliver the image, reading what `through` makes of the archive; also tells what the archive has."""
+        broken: ArchiveError | None = None
+        with self._explained(), self._engine.save(self.image) as stream:
+            try:
+                members = scan(through(stream), sink)
+            except ArchiveError as error:
+                # Read to its end, the engine may say itself what is wrong, which explains more.
+                broken = error
+                while stream.read(_CHUNK):
+                    pass
+        with self._explained():
+            if broken is not None:
+                raise broken
+            return members, archive.find(members, sink, wanted)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except PlatformNotSavedError as error:
+            what = f"{self._engine.name} does not have image {self.image.id} for {self.image.platform}"
+            raise ImageNotFoundError(what) from error
+        except ArchiveError as error:
+            lacks = isinstance(error, IncompleteArchiveError)
+            hint = self._engine.repair(self.image) if lacks else error.hint
+            raise type(error)(f"{self._engine.name} saved image {self.image.id}, but {error}", hint) from error
+
+
+class FileSource:
+    """An archive that was made elsewhere; `-` is standard input."""
+
+    remote = False
+
+    def __init__(self, file: str) -> None:
+        self.what = f"archive {file}"
+        self.size: int | None = None  # until it has been opened
+        self.file = file
+        self.repeatable = file != "-" and os.path.isfile(file)
+
+    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+        with self._explained(), self._open() as stream:
+            return archive.read(stream, sink, wanted, self.file)
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        given = self.file == "-"
+        with (
+            open(0 if given else self.file, "rb", buffering=0, closefd=not given) as raw,
+            io.BufferedReader(_Patient(raw), _BUFFER) as file,
+        ):
+            self.size = os.fstat(raw.fileno()).st_size or None  # a pipe has none
+            yield file
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise KeepdockerError(f"{self.what} cannot be read: {error.strerror or error}") from error
+        except ArchiveError as error:
+            raise ArchiveError(f"{self.what}: {error}", error.hint) from error
+
+
+class _Patient(io.RawIOBase):
+    """A file that waits for its next bytes also where whoever opened standard input has set that not to block."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while (count := cast("int | None", self._file.readinto(buffer))) is None:
+            poll = select.poll()
+            poll.register(self._file.fileno(), select.POLLIN)
+            poll.poll()
+        return count

@@ -1,0 +1,26 @@
+"""What an image can come from."""
+
+from typing import Protocol
+
+from ..images.image import Image, Wanted
+from ..images.layers import LayerSink
+
+
+class Source(Protocol):
+    """Delivers one image."""
+
+    what: str
+    """For messages."""
+    size: int | None
+    """An estimate of the image's bytes, uncompressed; it may be known only once the image is being delivered."""
+    repeatable: bool
+    """Whether it can be delivered again."""
+    remote: bool
+    """Whether it takes longer to get a layer from there than to read it back from Keep."""
+
+    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+        """Read the image, check all of it, and feed its layers to the sink.
+
+        Raises ArchiveError if it is not whole or there is no such image, what else of KeepdockerError the source has,
+        and what the sink raises.
+        """

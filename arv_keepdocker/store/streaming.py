@@ -1,0 +1,247 @@
+"""The usual way: layers go to Keep while they are read, block by block, and only what is new is sent."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from ..cache import Cache
+from ..catalog import Catalog
+from ..display import Display
+from ..entry import Entry
+from ..errors import ArvadosError, CacheError, KeepdockerError
+from ..images.canonical import arrange
+from ..images.image import Image, Wanted
+from ..images.layers import NoSink
+from ..keep.blocks import expires_before, manifest
+from ..keep.journal import Journal
+from ..keep.known import Known, StoredManifest
+from ..keep.putter import Putter
+from ..keep.reader import getter
+from ..keep.sender import Sender
+from ..keep.units import LayerState, LostLayerError, Units
+from ..progress import Progress
+from ..sources.archives import FileSource
+from ..sources.source import Source
+from ..troubles import ArvadosRefusedError
+from . import arv_put
+
+_MARGIN = 60 * 60
+"""Seconds for which a signature must still be good: the collection is made when everything is sent."""
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """Uploads images block by block, without a file on disk."""
+
+    catalog: Catalog
+    cache: Cache
+    display: Display
+    threads: int
+    reuse: bool = True
+    """Do not send what Arvados has."""
+    resume: bool = True
+    """Do not send what the journal says was sent."""
+    remember: bool = True
+    """Write the journal."""
+    dry_run: bool = False
+    """Send nothing."""
+
+    @contextmanager
+    def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Streamed"]:
+        """Upload the image, or only check it where it can be read again.
+
+        Raises ArchiveError, ArvadosError or what the source raises; then nothing is recorded.
+        """
+        yield Streamed(self, source, wanted, universal)
+
+    def tell_what_cannot_be_reused(self) -> None:
+        """Say that everything is sent, where blocks' signatures expire sooner than a collection could be made."""
+        seconds = self.catalog.cluster.signature_seconds
+        if self.reuse and seconds is not None and seconds <= _MARGIN:
+            self.display.note(
+                f"this cluster's signatures are good for {seconds} s: nothing that Arvados has already can be reused"
+            )
+
+    @property
+    def journal(self) -> Journal | None:
+        """What this user has sent to this cluster earlier; None if the cache directory cannot be used."""
+        cluster = self.catalog.cluster
+        try:
+            path = self.cache.path / Journal.filename(cluster.uuid_prefix, cluster.api.api_token)
+            return Journal(path, self.display.waiting)
+        except CacheError:
+            return None  # which was said when the lock could not be taken
+
+
+@dataclass(frozen=True)
+class _Uploaded:
+    image: Image
+    image_id: str
+    universal: bool
+    manifest: str
+    layers: tuple[LayerState, ...]
+    sent: int
+    reused: int
+
+
+class Streamed:
+    """An image whose blocks were sent; or one that was checked, and they are when it is stored."""
+
+    def __init__(self, way: Streaming, source: Source, wanted: Wanted, universal: bool) -> None:
+        self._way = way
+        self._source = source
+        self._wanted = wanted
+        self._universal = universal
+        self._uploaded: _Uploaded | None = None
+        self.image_id = ""
+        """By which the stored image is found."""
+        if source.repeatable and isinstance(source, FileSource):
+            self.image = source.deliver(NoSink(), wanted)
+            arrangement = arrange(self.image, universal)
+            self.image_id, self.universal = arrangement.image_id, arrangement.universal
+        else:
+            uploaded = self._sent()
+            self.image, self.universal = uploaded.image, uploaded.universal
+
+    @property
+    def layers(self) -> tuple[LayerState, ...]:
+        """The image's layers, base first."""
+        return self._sent().layers
+
+    @property
+    def sent(self) -> int:
+        """How many bytes were sent, or would have been."""
+        return self._sent().sent
+
+    def store(self, entry: Entry) -> str:
+        """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
+        catalog = self._way.catalog
+        uploaded = self._sent()
+        with self._explained():
+            uuid = self._created(entry, uploaded)
+        if uuid is None:
+            uploaded = self._sent_again()
+            with self._explained():
+                uuid = catalog.create(entry, uploaded.manifest)
+        with self._explained():
+            catalog.link(uuid, entry)
+        return uuid
+
+    def _created(self, entry: Entry, uploaded: _Uploaded) -> str | None:
+        """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
+        way = self._way
+        try:
+            return way.catalog.create(entry, uploaded.manifest)
+        except ArvadosRefusedError as error:
+            # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
+            expired = expires_before(uploaded.manifest, time.time() + _MARGIN)
+            if error.http_status != 403 or not (uploaded.reused or expired):
+                raise
+            way.catalog.projects.forget()
+            way.catalog.projects.check_writable(entry.project)  # may raise an error that says more
+            if not self._source.repeatable:
+                hint = "Try again with --force, which sends every block." if uploaded.reused else None
+                raise ArvadosError(str(error), hint) from error
+            why = "signatures of blocks may have expired" if expired else str(error)
+            way.display.warning(f"{why}; sending every block once more, also those that Arvados has")
+            return None
+
+    def _sent_again(self) -> _Uploaded:
+        if self._way.journal is not None and self._way.remember:
+            self._way.journal.forget()
+        return self._same_sent(reuse=False)
+
+    def _sent(self) -> _Uploaded:
+        if self._uploaded is None:
+            try:
+                self._uploaded = self._same_sent(self._way.reuse)
+            except LostLayerError as error:
+                if not self._source.repeatable:
+                    raise
+                self._way.display.warning(f"{error}; sending every block, also those that Arvados has")
+                self._uploaded = self._sent_again()
+        return self._uploaded
+
+    def _same_sent(self, reuse: bool) -> _Uploaded:
+        """Send it, and see that it still is the image that Arvados was asked about."""
+        uploaded = self._upload(reuse)
+        if self.image_id not in ("", uploaded.image_id):
+            raise KeepdockerError(
+                f"{self._source.what} changed while it was stored: it was {self.image_id} and is "
+                f"{uploaded.image_id} now"
+            )
+        self.image_id = uploaded.image_id
+        return uploaded
+
+    def _upload(self, reuse: bool) -> _Uploaded:
+        way = self._way
+        journal = way.journal
+        notes = journal if way.remember else None
+        known = self._known(journal)
+        put = _unsent if way.dry_run else _remembering(Putter(way.catalog.cluster), notes)
+        sender = Sender(put, known.blocks if reuse else dict, way.threads)
+        units = Units(sender, known if reuse else None, notes, read_back=self._source.remote)
+        progress = Progress(way.display, sender, units, self._source, arv_put.machine_progress)
+        if not way.dry_run:
+            way.display.note(f"uploading {self._source.what}")
+            way.tell_what_cannot_be_reused()
+        with self._explained(), closing(units), sender, progress:
+            image = self._source.deliver(units, self._wanted)
+            arrangement = arrange(image, self._universal)
+            progress.stage = "finishing"
+            composed = units.compose(arrangement, image.layers)
+        if journal is not None and journal.problem is not None:
+            way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
+        text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
+        if not way.dry_run:
+            way.display.note(
+                f"{_mebibytes(arrangement.size)} in {progress.seconds:.1f} s: {_mebibytes(sender.sent)} sent, "
+                f"{_mebibytes(sender.reused)} that Arvados had already"
+            )
+        return _Uploaded(
+            image, arrangement.image_id, arrangement.universal, text, composed.layers, sender.sent, sender.reused
+        )
+
+    def _known(self, journal: Journal | None) -> Known:
+        way = self._way
+        cluster = way.catalog.cluster
+
+        def manifests() -> Sequence[StoredManifest]:
+            user = cluster.current_user()["uuid"]
+            found = way.catalog.newest_manifests(self._wanted.name)
+            return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
+
+        until = time.time() + _MARGIN
+        return Known(manifests, journal if way.resume else None, getter(cluster), until, way.remember)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        way = self._way
+        try:
+            yield
+        except LostLayerError:
+            raise
+        except ArvadosError as error:
+            goes_on = error.trouble is not None and way.resume and way.remember and way.journal is not None
+            hint = "What was sent need not be sent again: try the same command again." if goes_on else None
+            raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
+
+
+def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:
+    def put_and_remember(data: bytes) -> str:
+        locator = put(data)
+        if journal is not None:
+            journal.add(locator)
+        return locator
+
+    return put_and_remember
+
+
+def _unsent(data: bytes) -> str:
+    return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"

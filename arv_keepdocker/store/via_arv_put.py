@@ -1,0 +1,246 @@
+"""The way through arv-put: the image is saved to the cache directory, checked, and uploaded from there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from .. import sdk_logs
+from ..cache import Cache
+from ..catalog import Catalog
+from ..display import Counter, Display
+from ..entry import Entry
+from ..errors import ArchiveError, ArvadosError, KeepdockerError
+from ..images import archive, entries
+from ..images.canonical import Arrangement, arrange
+from ..images.image import Image, Wanted
+from ..images.layers import NoSink
+from ..images.members import Members
+from ..images.tar import Readable, scan
+from ..keep import answers
+from ..sources.archives import EngineSource, FileSource
+from ..sources.source import Source
+from . import arv_put
+from .canonical_file import CanonicalFile
+
+
+@dataclass(frozen=True)
+class ViaArvPut:
+    """Saves images and hands them to arv-put: as the engine writes them, byte for byte, or else as canonical archives.
+
+    Of bytes that come from elsewhere, two readers might see two images; and no engine writes the universal form.
+    """
+
+    catalog: Catalog
+    cache: Cache
+    display: Display
+    arguments: Sequence[str]
+    """The user's options for arv-put."""
+    resume: bool = True
+    """Use what an earlier run has saved, if it is whole."""
+
+    @contextmanager
+    def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Saved"]:
+        """Save the image and check it.
+
+        Raises ArchiveError, CacheError or what the source raises, and then leaves no file. What was saved of an
+        engine's image and is not stored after all stays for the next run.
+        """
+        if isinstance(source, EngineSource):
+            saved = self._from_engine(source, wanted, universal)
+            yield saved
+            saved.discard()
+            return
+        saved = self._from_elsewhere(source, wanted, universal)
+        try:
+            yield saved
+        finally:
+            if not source.repeatable:
+                saved.discard()
+
+    def _from_engine(self, source: EngineSource, wanted: Wanted, universal: bool) -> "Saved":
+        image = source.image
+        # An Id that names images for several platforms has an archive for each.
+        kind = "".join(filter(str.isalnum, str(image.platform))) if image.several_platforms else ""
+        kind += "universal" if universal else ""
+        path = self.cache.archive_path(image.id, f".{kind}" if kind else "")
+        _check_name(path)
+        found = self._of_earlier_run(path, wanted, universal) if self.resume and path.exists() else None
+        if found is None:
+            if image.size is not None:
+                self.cache.check_space(image.size)
+            self.display.note(f"saving image {image.id}")
+            counter = self.display.counter("saving", image.size)
+            if universal:
+                arrangement, saved = self._arranged(source, wanted, universal, path, counter)
+                return Saved(self, saved, arrangement.image_id, arrangement.universal, path)
+            found = self._saved(source, wanted, path, counter)
+        return self._as_saved(found, path, wanted, universal)
+
+    def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Wanted, universal: bool) -> "Saved":
+        """The archive at `path` as it is, if every engine can load it and finds the image in it."""
+        members, image = found
+        if universal or _loadable(members, image):
+            arrangement = arrange(image, universal)
+            image_id = arrangement.image_id if universal else image.id
+            return Saved(self, image, image_id, universal, path)
+        return self._written_later(FileSource(str(path)), image, wanted, universal, [path])
+
+    def _of_earlier_run(self, path: Path, wanted: Wanted, universal: bool) -> tuple[Members, Image] | None:
+        if not path.is_file():  # but something that might not even be readable to its end
+            return None
+        sink = NoSink()
+        try:
+            with path.open("rb") as file:
+                members = scan(file, sink)
+            image = archive.find(members, sink, wanted)
+            if universal and path.stat().st_size != arrange(image, universal).size:
+                raise ArchiveError("it is another archive")
+        except (ArchiveError, OSError) as error:
+            self.display.warning(f"saving the image again, for what an earlier run has saved is not usable: {error}")
+            return None
+        self.display.note(f"going on with the image that an earlier run has saved to {path}")
+        return members, image
+
+    def _saved(self, source: EngineSource, wanted: Wanted, path: Path, counter: Counter) -> tuple[Members, Image]:
+        """Write what the engine saves to `path`, checking it on the way."""
+        with self.cache.replacing(path) as partial, partial.open("wb") as file:
+            try:
+                return source.read(NoSink(), wanted, lambda stream: _Tee(stream, file, self.cache, counter))
+            finally:
+                counter.close()
+
+    def _from_elsewhere(self, source: Source, wanted: Wanted, universal: bool) -> "Saved":
+        if source.repeatable:
+            image = source.deliver(NoSink(), wanted)
+            return self._written_later(source, image, wanted, universal, [])
+        path = self.cache.incoming_path()
+        _check_name(path)
+        counter = self.display.counter("reading", None)
+        arrangement, image = self._arranged(source, wanted, universal, path, counter)
+        return Saved(self, image, arrangement.image_id, arrangement.universal, path)
+
+    def _written_later(
+        self, source: Source, image: Image, wanted: Wanted, universal: bool, before: Sequence[Path]
+    ) -> "Saved":
+        """The canonical archive, written when it is stored; of an earlier run if that has got as far."""
+        arrangement = arrange(image, universal)
+        path = self.cache.archive_path(arrangement.image_id, ".canonical")
+        _check_name(path)
+
+        def write() -> None:
+            if self.resume and path.exists() and path.stat().st_size == arrangement.size:
+                return
+            self.cache.check_space(arrangement.size)
+            counter = self.display.counter("writing", arrangement.size)
+            written, _ = self._arranged(source, wanted, universal, path, counter)
+            if written != arrangement:
+                path.unlink(missing_ok=True)
+                raise KeepdockerError(f"{source.what} changed while it was stored")
+
+        return Saved(self, image, arrangement.image_id, arrangement.universal, path, write, before)
+
+    def _arranged(
+        self, source: Source, wanted: Wanted, universal: bool, path: Path, counter: Counter
+    ) -> tuple[Arrangement, Image]:
+        """Write the canonical archive to `path`."""
+        with self.cache.replacing(path) as partial, closing(CanonicalFile(self.cache, partial, counter.add)) as file:
+            try:
+                image = source.deliver(file, wanted)
+                return file.become(image, universal), image
+            finally:
+                counter.close()
+
+
+class Saved:
+    """A whole, checked image whose archive is on disk, or will be."""
+
+    def __init__(
+        self,
+        way: ViaArvPut,
+        image: Image,
+        image_id: str,
+        universal: bool,
+        path: Path,
+        write: Callable[[], None] = lambda: None,
+        before: Sequence[Path] = (),
+    ) -> None:
+        """`write` makes what is at `path`; the files `before` are not needed either when it is stored."""
+        self.image = image
+        self.image_id = image_id
+        self.universal = universal
+        self._way = way
+        self._path = path
+        self._write = write
+        self._before = before
+
+    def store(self, entry: Entry) -> str:
+        """Upload it as a new collection of the project, record that, and return its UUID.
+
+        Raises ArvadosError, and then the file stays for the next run; KeepdockerError if a file that is not ours has
+        changed since it was checked.
+        """
+        way = self._way
+        self._write()
+        arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
+        if way.cache.is_distrusted:
+            arguments.append("--no-cache")  # for arv-put believes its notes of what was sent
+        try:
+            keep = way.catalog.cluster.api.keep
+            waiting = way.display.waiting("arv-put to store the image")
+            with sdk_logs.retries_told(way.display), waiting, answers.checked(keep):
+                uuid = arv_put.put(str(self._path), entry.filename, arguments, way.catalog.cluster.api)
+            way.catalog.record(uuid, entry).carry_out()
+        except ArvadosError as error:
+            hint = f"What was saved is kept in {self._path}; the same command goes on from there."
+            own_hint = hint if way.resume else None
+            raise ArvadosError(
+                f"image {entry.image_id} could not be stored: {error}", error.hint or own_hint
+            ) from error
+        self.discard()
+        return uuid
+
+    def discard(self) -> None:
+        """Remove what is on disk."""
+        for path in (self._path, *self._before):
+            path.unlink(missing_ok=True)
+
+
+def _check_name(path: Path) -> None:
+    """Raise KeepdockerError for a path that arv-put could not handle: it encodes it to name its own cache by."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise KeepdockerError(
+            f"arv-put cannot store {path}: the path is not UTF-8", "Leave out --via-arv-put, which is not needed."
+        ) from error
+
+
+def _loadable(members: Members, image: Image) -> bool:
+    """Whether every engine can load the archive as it is and finds `image` in it.
+
+    Docker 20 to 28 and 29's classic store need manifest.json, and of several images a node would not know which is
+    meant.
+    """
+    if members.find(entries.MANIFEST) is None:
+        return False
+    configs = [members.find(entry.config) for entry in entries.of_manifest(members)]
+    return [f"sha256:{file.sha256}" for file in configs if file is not None] == [image.id]
+
+
+class _Tee:
+    """Reads a stream and writes what it reads to a file in the cache."""
+
+    def __init__(self, stream: Readable, file: IO[bytes], cache: Cache, counter: Counter) -> None:
+        self._stream = stream
+        self._file = file
+        self._cache = cache
+        self._counter = counter
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        with self._cache.writing():
+            self._file.write(data)
+        self._counter.add(len(data))
+        return data
