@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from arv_keepdocker.keep.journal import Journal
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
@@ -115,6 +116,8 @@ def test_runs_share_the_journal(engine: Engine, cluster: Cluster, project: str, 
     assert len(set(uuids)) == 3
     (journal,) = journals(tmp_path)
     lines = journal.read_text().splitlines()
-    assert all("+A" in line for line in lines)
-    assert len(lines) >= 3 * 2 + 1
+    notes = Journal(journal).read(0)
+    assert sorted(journal.read_text().splitlines()) == sorted(set(lines))  # no line is torn
+    assert len(notes.locators) >= 3 * 2 + 1
+    assert set(notes.layers) == {diff_id for image in built for diff_id in image.diff_ids}
     assert cached(tmp_path) == []

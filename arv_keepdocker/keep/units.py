@@ -11,7 +11,7 @@ from ..errors import ArvadosError
 from ..images.canonical import OWN_BLOCKS, Arrangement, Run, padding, unit_header, unit_size
 from ..images.layers import Layer, LayerWriter
 from .blocks import block_key
-from .journal import Journal
+from .journal import Journal, Notes
 from .known import Held, Known
 from .sender import Sender, Stored
 from .small import SmallUnits
@@ -131,7 +131,7 @@ class Units:
             blocks = [self._sender.send(first.getvalue()), *later]
             if rest is not None:
                 blocks.append(self._sender.send(rest.getvalue()))
-            if self._journal is not None:
+            if self._journal is not None and digest not in self._notes.layers:
                 _note_when_stored(self._journal, layer, blocks)
         with self._lock:
             self._layers[digest] = layer
@@ -197,8 +197,15 @@ class Units:
 
     def _note(self, arrangement: Arrangement, locator: str) -> None:
         layers = [layer for run in arrangement.runs for layer in run.layers]
-        if self._journal is not None and all(layer.compression is None for layer in layers):
+        if self._journal is None or block_key(locator) in self._notes.images:
+            return
+        if all(layer.compression is None for layer in layers):
             self._journal.add_image(block_key(locator), {layer.stored_digest: layer.size for layer in layers})
+
+    @property
+    def _notes(self) -> Notes:
+        """What the journal says already."""
+        return self._known.notes if self._known is not None else Notes()
 
 
 def _there(locator: str) -> "Future[Stored]":
