@@ -51,7 +51,7 @@ def documents(directory: Path) -> Iterator[tuple[str, list[str]]]:
         import shtab
         from argparse_manpage.manpage import Manpage
 
-        from arv_keepdocker.cli import option_parser
+        from arv_keepdocker.cli.main import option_parser
 
         parser = option_parser()
     except ImportError as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
-    from .listing import ImageListing
+    from .catalog.stored_images import ImageListing
 
 __all__ = ["list_images_in_arv", "main"]
 __version__ = "1.0.0"
@@ -28,7 +28,7 @@ def main(
     and `stderr` everything else. SIGINT and SIGTERM are handled unless `install_sig_handlers` is false. `api` is an
     Arvados API client; without it one is made from the user's configuration.
     """
-    from .cli import main as run
+    from .cli.main import main as run
 
     run(arguments, stdout, stderr, install_sig_handlers, api)
 
@@ -51,8 +51,8 @@ def list_images_in_arv(
 
     Raises `errors.ArvadosError` when Arvados refuses or cannot be asked.
     """
-    from .cluster import Cluster
-    from .listing import matching
+    from .catalog.client import Cluster
+    from .catalog.stored_images import matching
 
     images = matching(Cluster(api, num_retries), image_name, image_tag, project_uuid)
     return [image.as_listing() for image in images]

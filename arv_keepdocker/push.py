@@ -7,18 +7,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from .cache import Cache
-from .catalog import Catalog
-from .display import Display, Style
-from .engine import Engine
-from .entry import NAME_LIMIT, PLATFORM, Entry
+from .catalog.entry import NAME_LIMIT, PLATFORM, Entry
+from .catalog.links import in_utc, parse_time
+from .catalog.plan import Made, Plan
+from .catalog.records import Catalog
+from .catalog.stored_images import StoredImage
 from .errors import ArchiveError, ArvadosError, CacheError, EngineError, ImageNotFoundError, KeepdockerError, UsageError
-from .links import in_utc, parse_time
-from .listing import StoredImage
-from .plan import Made, Plan
-from .platforms import USUAL, Platform
-from .reference import Reference, familiar
+from .images.platform import USUAL, Platform
+from .images.reference import Reference, familiar
+from .keep.cache import Cache
 from .sources.described import EngineImage, PlatformNotFoundError
+from .sources.engine import Engine
+from .terminal.display import Display, Style
 
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
     from .images.image import Image, Wanted

@@ -1,8 +1,12 @@
-"""Who may import whom, and who may touch what."""
+"""Which folder may import which, and who may touch what."""
+
+from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,96 +15,104 @@ import arv_keepdocker
 
 PACKAGE = Path(arv_keepdocker.__file__).parent
 LAYERS = [
-    {"__init__", "__main__"},
-    {"cli"},
-    {"push", "usage"},
-    {"store.streaming", "store.via_arv_put"},
-    {"catalog", "choice", "formats", "sources.archives", "store.canonical_file"},
-    {"plan"},
-    {"entry"},
-    {"keep.units", "listing", "progress", "projects", "sources.source"},
-    {"keep.known", "keep.small", "keep.writer"},
-    {"keep.journal", "keep.putter", "keep.reader", "keep.sender"},
-    {"survey"},
-    {"links"},
-    {"cluster", "engine", "sdk_logs"},
-    {"attempts", "sources.daemon", "sources.repair"},
-    {"display", "settings", "sources.described", "troubles"},
-    {"images.archive", "sources.blobs"},
-    {"images.tar"},
-    {"images.candidates", "images.canonical", "images.configuration", "images.entries"},
-    {"cache", "images.image", "images.members", "images.names", "keep.answers"},
-    {"lanes", "platforms", "reference", "sources", "sources.program", "uuids"},
-    {"images.compression", "images.json", "images.tar_headers"},
-    {"interrupts", "terminal.secrets", "terminal.streams", "terminal.waiting"},
-    {"errors", "images", "images.layers", "keep", "keep.blocks", "store", "store.arv_put", "terminal"},
+    "__main__",
+    "__init__",
+    "cli",
+    "push",
+    "store",
+    "catalog",
+    "sources",
+    "keep",
+    "images",
+    "terminal",
+    "parallel",
+    "errors",
 ]
-"""The package's modules, those that may import the ones below first."""
+"""The package's folders, and modules beside them; each may import those below."""
 SDK = {"arvados", "apiclient", "googleapiclient", "httplib2"}
+SLOW = SDK | {"requests", "urllib3"}
 
 
+@functools.cache
 def modules() -> dict[str, ast.Module]:
-    found = {path.stem: path for path in PACKAGE.glob("*.py")}
-    for path in PACKAGE.glob("*/*.py"):
-        found[".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")] = path
-    return {name: ast.parse(path.read_text()) for name, path in found.items() if not name.startswith("sandbox")}
+    """By path without `.py`, as in `cli/main`; the sandbox is a program of its own."""
+    paths = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "sandbox" not in path.parents]
+    return {str(path.relative_to(PACKAGE).with_suffix("")): ast.parse(path.read_text()) for path in paths}
 
 
-def imports(tree: ast.AST) -> set[str]:
-    """What is imported anywhere in the tree; `.x` for a module of the package."""
+def place(module: str) -> str:
+    """The folder in LAYERS, or the module itself."""
+    return module.partition("/")[0]
+
+
+def imported(module: str) -> Iterator[str]:
+    """The package's modules that it imports, anywhere in it."""
+    folders = module.split("/")[:-1]
+    for node in ast.walk(modules()[module]):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folders[: len(folders) - node.level + 1]
+            path = "/".join([*base, *(node.module or "").split(".")]).strip("/")
+            for alias in node.names:
+                named = f"{path}/{alias.name}".strip("/")
+                yield named if named in modules() else path if path in modules() else f"{path}/__init__".strip("/")
+
+
+def names(tree: ast.AST) -> set[str]:
+    """What is imported from outside of the package, anywhere in the tree."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            found.update([f".{node.module}"] if node.module else [f".{alias.name}" for alias in node.names])
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
             found.add(node.module.split(".")[0])
     return found
 
 
-def test_every_module_has_its_layer() -> None:
-    assert {name for layer in LAYERS for name in layer} == set(modules())
+def test_every_module_has_its_place() -> None:
+    assert set(map(place, modules())) == set(LAYERS)
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_dependencies_point_down(name: str) -> None:
-    level = next(index for index, layer in enumerate(LAYERS) if name in layer)
-    below = {f".{module}" for layer in LAYERS[level + 1 :] for module in layer}
-    ours = {module for module in imports(modules()[name]) if module.startswith(".")} - {".__version__"}
-    folder, _, _ = name.rpartition(".")
-    # Within a folder, its modules are named without it.
-    ours = {f".{folder}{module}" if f"{folder}{module}" in modules() else module for module in ours}
-    assert ours <= below
+@pytest.mark.parametrize("folder", LAYERS)
+def test_dependencies_point_down(folder: str) -> None:
+    used = {place(other) for module in modules() if place(module) == folder for other in imported(module)}
+    # Everything may know the version, which is beside everything.
+    assert used - {folder, "__init__"} <= set(LAYERS[LAYERS.index(folder) + 1 :])
 
 
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_the_sdk_is_imported_late(name: str) -> None:
-    statements = modules()[name].body
-    top = [imports(node) for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))]
+def test_no_module_depends_on_itself() -> None:
+    left = {module: set(imported(module)) - {module, "__init__"} for module in modules()}
+    while free := [module for module, needs in left.items() if not needs & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_the_sdk_is_imported_late(module: str) -> None:
+    statements = modules()[module].body
+    top = [names(node) for node in statements if isinstance(node, (ast.Import, ast.ImportFrom))]
     assert not set().union(*top) & SDK
 
 
 @pytest.mark.parametrize(
     ("what", "who"),
     [
-        ("argparse", {"cli", "store.arv_put", "usage"}),
+        ("argparse", {"cli", "store"}),
         ("sys", {"cli"}),
-        ("subprocess", {"sources.program"}),
-        ("tarfile", {"images.canonical"}),
+        ("requests", {"sources"}),
+        ("subprocess", {"sources"}),
+        ("tarfile", {"images"}),
     ],
 )
-def test_only_these_modules_know_about_it(what: str, who: set[str]) -> None:
-    assert {name for name, tree in modules().items() if what in imports(tree)} == who
+def test_only_these_folders_know_about_it(what: str, who: set[str]) -> None:
+    assert {place(module) for module, tree in modules().items() if what in names(tree)} == who
 
 
 def test_only_one_module_knows_arv_put() -> None:
-    assert {path.stem for path in PACKAGE.rglob("*.py") if "arvados.commands" in path.read_text()} == {
-        "__init__",
-        "arv_put",
-    }
+    who = {module for module in modules() if "arvados.commands" in (PACKAGE / f"{module}.py").read_text()}
+    assert who == {"__init__", "store/arv_put"}
 
 
 def test_the_package_and_its_version_do_without_the_sdk() -> None:
-    code = f"import sys, arv_keepdocker.cli; print(sorted({SDK!r} & set(sys.modules)))"
+    code = f"import sys, arv_keepdocker.cli.main; print(sorted({SLOW!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

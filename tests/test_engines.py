@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.reference import familiar
+from arv_keepdocker.images.reference import familiar
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Podman
 from tests.recorded import PROFILES, RecordedEngine

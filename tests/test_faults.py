@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-import arv_keepdocker.cluster
+import arv_keepdocker.catalog.client
 from arv_keepdocker.errors import ArvadosError
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
@@ -120,7 +120,7 @@ STRANGE_LISTS = [
 
 @pytest.mark.parametrize(("answer", "problem"), STRANGE_LISTS)
 def test_an_answer_that_is_not_arvados_own(answer: str, problem: str) -> None:
-    asked = arv_keepdocker.cluster.Cluster(api=None, retries=0)
+    asked = arv_keepdocker.catalog.client.Cluster(api=None, retries=0)
     with pytest.raises(ArvadosError, match=f"^listing things: Arvados' answer could not be read: {problem}$"):
         asked.ask("listing things", Answering(answer), items=["uuid"])
 

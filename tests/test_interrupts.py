@@ -10,7 +10,7 @@ import signal
 import pytest
 
 import arv_keepdocker
-from arv_keepdocker.interrupts import interrupt, postponed
+from arv_keepdocker.terminal.interrupts import interrupt, postponed
 
 
 def test_the_process_is_the_callers_again() -> None:

@@ -123,10 +123,10 @@ def test_stopped_during_the_pull(
 # Python runs what is registered here where it forks, between taking and releasing locks of its own.
 SIGNALLED_WHILE_FORKING = """
 import os, signal, sys
-from arv_keepdocker import cli
+from arv_keepdocker.cli import main
 
 os.register_at_fork(after_in_parent=lambda: signal.raise_signal(int(sys.argv[1])))
-cli.main(sys.argv[2:])
+main.main(sys.argv[2:])
 """
 
 
@@ -169,7 +169,7 @@ def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: l
 FORKING = """
 import faulthandler, os, signal, sys, time
 import arvados.commands.put
-import arv_keepdocker.cli, arv_keepdocker.push, arv_keepdocker.store.streaming, arv_keepdocker.store.via_arv_put
+import arv_keepdocker.cli.main, arv_keepdocker.push, arv_keepdocker.store.streaming, arv_keepdocker.store.via_arv_put
 
 for line in sys.stdin:
     pid = os.fork()
@@ -181,7 +181,7 @@ for line in sys.stdin:
         for descriptor, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         faulthandler.dump_traceback_later(30, exit=True)
-        arv_keepdocker.cli.main(line.split())
+        arv_keepdocker.cli.main.main(line.split())
     begin = time.monotonic()
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     seconds = time.monotonic() - begin

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.errors import UsageError
-from arv_keepdocker.platforms import Platform
+from arv_keepdocker.images.platform import Platform
 from tests.conftest import Cluster, Command, Result, stored
 from tests.recorded import PROFILES, RecordedEngine
 from tests.test_archive import FACTS

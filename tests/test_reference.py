@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arv_keepdocker.errors import UsageError
-from arv_keepdocker.reference import Reference, parse, split_query
+from arv_keepdocker.images.reference import Reference, parse, split_query
 
 HEX64 = "0123456789abcdef" * 4
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker import display
-from arv_keepdocker.display import Display
 from arv_keepdocker.errors import ArchiveError, ImageNotFoundError, KeepdockerError, RegistryError
 from arv_keepdocker.images import compression
 from arv_keepdocker.images.image import Image, Wanted
 from arv_keepdocker.images.layers import Layer
-from arv_keepdocker.platforms import Platform
+from arv_keepdocker.images.platform import Platform
 from arv_keepdocker.sources.registry.client import RegistryClient
 from arv_keepdocker.sources.registry.names import RepositoryName
 from arv_keepdocker.sources.registry.source import RegistrySource
 from arv_keepdocker.sources.registry.transport import Transport
+from arv_keepdocker.terminal import display
+from arv_keepdocker.terminal.display import Display
 from tests.engines import Registry
 from tests.registries import (
     DOCKER_LIST,

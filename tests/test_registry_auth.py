@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker.display import Display
 from arv_keepdocker.errors import ImageNotFoundError, KeepdockerError, RegistryError
 from arv_keepdocker.sandbox.certificate import tls_context
 from arv_keepdocker.sources.registry.auth import Challenge, challenges
@@ -25,6 +24,7 @@ from arv_keepdocker.sources.registry.credentials import Credentials
 from arv_keepdocker.sources.registry.names import RepositoryName
 from arv_keepdocker.sources.registry.source import RegistrySource
 from arv_keepdocker.sources.registry.transport import Transport
+from arv_keepdocker.terminal.display import Display
 from tests.engines import Registry
 from tests.registries import Exchange, Front, Repository, layer_tar
 from tests.test_registry import Run, Sink

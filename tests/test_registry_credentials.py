@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.display import Display
 from arv_keepdocker.sources.registry import credentials, helpers
 from arv_keepdocker.sources.registry.credentials import Credentials
 from arv_keepdocker.sources.registry.names import RepositoryName
+from arv_keepdocker.terminal.display import Display
 
 HUB = "https://index.docker.io/v1/"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker.display import Display
 from arv_keepdocker.sandbox import Sandbox
 from arv_keepdocker.sandbox.certificate import tls_context
+from arv_keepdocker.terminal.display import Display
 from tests import hostile, images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-import arv_keepdocker.cluster
+import arv_keepdocker.catalog.client
 from arv_keepdocker.errors import ArvadosError
 from arv_keepdocker.sandbox import Sandbox
 from tests import hostile, images
@@ -425,7 +425,7 @@ def test_something_else_in_the_place_of_a_saved_image(
 
 @pytest.mark.parametrize("answer", ["[" * 100_000, json.dumps({"items": [{"uuid": ["x" * (1 << 20)] * 3}]})])
 def test_an_answer_that_is_hard_to_read(answer: str) -> None:
-    asked = arv_keepdocker.cluster.Cluster(api=None, retries=0)
+    asked = arv_keepdocker.catalog.client.Cluster(api=None, retries=0)
     with pytest.raises(ArvadosError, match="could not be read") as caught:
         asked.ask("listing things", Answering(answer), items=["uuid"])
     assert len(str(caught.value)) < 1000
@@ -441,7 +441,7 @@ def test_a_list_that_never_ends() -> None:
         def list(self, **parameters: object) -> Answering:
             return Answering('{"items": [{"uuid": "zzzzz-o0j2j-000000000000000"}], "limit": "x"}')
 
-    found = arv_keepdocker.cluster.Cluster(Lists(), retries=0).find("links", [], [])
+    found = arv_keepdocker.catalog.client.Cluster(Lists(), retries=0).find("links", [], [])
     with pytest.raises(ArvadosError, match="same page"):
         list(found)
 
@@ -454,7 +454,7 @@ def test_a_list_that_never_ends() -> None:
 def test_a_description_of_the_api_that_cannot_be_right(said: dict[str, object], what: str) -> None:
     api = types.SimpleNamespace(_rootDesc=said)
     with pytest.raises(ArvadosError, match="description of its API"):
-        getattr(arv_keepdocker.cluster.Cluster(api, retries=0), what)
+        getattr(arv_keepdocker.catalog.client.Cluster(api, retries=0), what)
 
 
 def test_a_home_whose_disk_takes_nothing(project: str, run: Command) -> None:

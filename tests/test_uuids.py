@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arv_keepdocker import uuids
+from arv_keepdocker.catalog import uuid_ranges
 
 DIGITS = string.digits + string.ascii_lowercase
 UUIDS = st.text(DIGITS, min_size=15, max_size=15).map("zzzzz-o0j2j-".__add__)
@@ -24,7 +24,7 @@ def ranges_of(uuid: str, ranges: Sequence[Sequence[Sequence[object]]], key: Call
 
 @given(UUIDS, st.integers(1, 50), st.lists(UUIDS), st.permutations(DIGITS + "-"))
 def test_every_uuid_is_in_a_range(after: str, parts: int, found: list[str], order: list[str]) -> None:
-    ranges = list(uuids.split(after, parts))
+    ranges = list(uuid_ranges.split(after, parts))
     assert len(ranges) == parts
     for uuid in found:
         assert ranges_of(uuid, ranges, lambda text: list(map(ord, text))) == (uuid > after)
@@ -37,7 +37,7 @@ def test_every_uuid_is_in_a_range(after: str, parts: int, found: list[str], orde
 
 @given(UUIDS, st.integers(1, 1000))
 def test_the_ranges_are_of_one_size(after: str, parts: int) -> None:
-    ends = [str(end) for limits in uuids.split(after, parts) for _, how, end in limits if how == "<="]
+    ends = [str(end) for limits in uuid_ranges.split(after, parts) for _, how, end in limits if how == "<="]
     positions = [int(uuid[-15:], 36) for uuid in (after, *ends)] + [36**15]
     sizes = {b - a for a, b in itertools.pairwise(positions)}
     assert max(sizes) - min(sizes) <= 1
@@ -45,5 +45,5 @@ def test_the_ranges_are_of_one_size(after: str, parts: int) -> None:
 
 
 def test_how_many_are_left() -> None:
-    assert uuids.left_after("zzzzz-o0j2j-hzzzzzzzzzzzzzz", 500) == 500
-    assert uuids.left_after("zzzzz-o0j2j-zzzzzzzzzzzzzzz", 500) == 0
+    assert uuid_ranges.left_after("zzzzz-o0j2j-hzzzzzzzzzzzzzz", 500) == 500
+    assert uuid_ranges.left_after("zzzzz-o0j2j-zzzzzzzzzzzzzzz", 500) == 0

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError, quoted
-from ..platforms import USUAL, Platform
-from ..reference import familiar
 from . import canonical, configuration, entries
 from .configuration import WHAT, Configuration
 from .entries import Entry
 from .image import Image, Wanted
 from .layers import Layer, LayerSink, sha256
 from .members import File, Members
+from .platform import USUAL, Platform
+from .reference import familiar
 from .tar import Readable, scan
 from .tar_headers import begins_a_tar
 

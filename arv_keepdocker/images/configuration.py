@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from ..errors import ArchiveError
-from ..platforms import Platform
 from . import json
 from .image import UNIVERSAL_OF
 from .json import Object
+from .platform import Platform
 
 WHAT = "the image's configuration"
 CLASSIC_LAYERS = 125

@@ -3,8 +3,8 @@
 import hashlib
 from dataclasses import dataclass
 
-from ..platforms import Platform
 from .layers import Layer
+from .platform import Platform
 
 UNIVERSAL_OF = "org.arvados.keepdocker.configuration"
 """The annotation of a universal document that has the configuration that it was made from, in base64."""

@@ -2,8 +2,8 @@
 
 import re
 
-from .. import reference
 from ..errors import ArchiveError, UsageError, quoted
+from . import reference
 
 _HUB = ("docker.io/library/", "index.docker.io/library/", "docker.io/", "index.docker.io/")
 _LIMIT = 512

@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..cache import locked, replacing
 from ..terminal.waiting import Waiting, unsaid
 from .blocks import block_key
+from .cache import locked, replacing
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, cast
 
-from ..engine import Engine
 from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
 from ..images import archive
 from ..images.image import Image, Wanted
@@ -15,6 +14,7 @@ from ..images.layers import LayerSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
 from .described import EngineImage
+from .engine import Engine
 
 _CHUNK = 1 << 20
 _BUFFER = 64 << 10

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import EngineError
-from ..platforms import USUAL, Platform
+from ..images.platform import USUAL, Platform
 from ..sources.described import MISREAD
 
 _CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageNotFoundError, quoted
-from ..platforms import Platform
-from ..reference import familiar
+from ..images.platform import Platform
+from ..images.reference import familiar
 
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from .. import interrupts
 from ..errors import EngineError
+from ..terminal import interrupts
 from ..terminal.waiting import Waiting, unsaid
 
 _LONGEST_ANSWER = 16 << 20

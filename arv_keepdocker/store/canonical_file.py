@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from ..cache import Cache
 from ..images.canonical import HEADER, Arrangement, arrange, padding, unit_header, unit_size
 from ..images.image import Image
 from ..images.layers import Layer, LayerWriter
+from ..keep.cache import Cache
 
 _CHUNK = 1 << 20
 

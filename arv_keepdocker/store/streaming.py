@@ -6,26 +6,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from ..cache import Cache
-from ..catalog import Catalog
-from ..display import Display
-from ..entry import Entry
+from ..catalog.entry import Entry
+from ..catalog.records import Catalog
+from ..catalog.troubles import ArvadosRefusedError
 from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..images.canonical import arrange
 from ..images.image import Image, Wanted
 from ..images.layers import NoSink
 from ..keep.blocks import expires_before, manifest
+from ..keep.cache import Cache
 from ..keep.journal import Journal
 from ..keep.known import Known, StoredManifest
-from ..keep.putter import Putter
-from ..keep.reader import getter
 from ..keep.sender import Sender
 from ..keep.units import LayerState, LostLayerError, Units
-from ..progress import Progress
 from ..sources.archives import FileSource
 from ..sources.source import Source
-from ..troubles import ArvadosRefusedError
+from ..terminal.display import Display
+from ..terminal.progress import Progress
 from . import arv_put
+from .putter import Putter
+from .reader import getter
 
 _MARGIN = 60 * 60
 """Seconds for which a signature must still be good: the collection is made when everything is sent."""

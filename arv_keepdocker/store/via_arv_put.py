@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .. import sdk_logs
-from ..cache import Cache
-from ..catalog import Catalog
-from ..display import Counter, Display
-from ..entry import Entry
+from ..catalog import sdk_logs
+from ..catalog.entry import Entry
+from ..catalog.records import Catalog
 from ..errors import ArchiveError, ArvadosError, KeepdockerError
 from ..images import archive, entries
 from ..images.canonical import Arrangement, arrange
@@ -19,8 +17,10 @@ from ..images.layers import NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
 from ..keep import answers
+from ..keep.cache import Cache
 from ..sources.archives import EngineSource, FileSource
 from ..sources.source import Source
+from ..terminal.display import Counter, Display
 from . import arv_put
 from .canonical_file import CanonicalFile
 

@@ -19,7 +19,7 @@ from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive, canonical
 from arv_keepdocker.images.image import Image, Wanted
 from arv_keepdocker.images.layers import Layer, LayerWriter
-from arv_keepdocker.platforms import Platform
+from arv_keepdocker.images.platform import Platform
 from tests import hostile, odd
 
 T = TypeVar("T")

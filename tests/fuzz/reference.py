@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from arv_keepdocker import reference
 from arv_keepdocker.errors import UsageError
-from arv_keepdocker.platforms import Platform
+from arv_keepdocker.images import reference
+from arv_keepdocker.images.platform import Platform
 
 _SAFE = re.compile(r"[a-zA-Z0-9\[][]a-zA-Z0-9_.:/@\[-]*")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...display import Display
+from ...terminal.display import Display
 from . import helpers
 from .names import HUB_HOSTS, RepositoryName
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ...errors import ArchiveError, ImageNotFoundError, quoted
 from ...images import configuration, json
 from ...images.json import Object
-from ...platforms import USUAL, Platform
+from ...images.platform import USUAL, Platform
 from .client import DIGEST, IMAGE_TYPES, INDEX_TYPES, Document, RegistryClient
 
 _CONFIG_TYPES = (

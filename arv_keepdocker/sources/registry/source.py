@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...display import Display
 from ...errors import ArchiveError, ImageNotFoundError, RegistryError
 from ...images import configuration
 from ...images.configuration import Configuration
 from ...images.image import Image, Wanted
 from ...images.layers import Layer, LayerSink, sha256
-from ...lanes import Lanes
-from ...platforms import Platform
-from ...reference import DEFAULT_TAG, Reference
+from ...images.platform import Platform
+from ...images.reference import DEFAULT_TAG, Reference
+from ...parallel import Lanes
+from ...terminal.display import Display
 from ..blobs import LayerBlob, WrongDigestError
 from . import credentials, manifests
 from .client import INDEX_TYPES, RegistryClient

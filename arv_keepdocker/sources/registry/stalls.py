@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from types import TracebackType
 
-from ...display import Display
+from ...terminal.display import Display
 
 _LOOK_SECONDS = 1.0
 

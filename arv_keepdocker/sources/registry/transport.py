@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin
 
-from ...display import Display
 from ...errors import RegistryError
+from ...terminal.display import Display
 from . import tls
 from .failures import TemporaryError, explained, failures, host_of, origin, split
 from .names import is_loopback

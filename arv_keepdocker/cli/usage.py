@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from . import reference
-from .errors import UsageError
+from ..errors import UsageError
+from ..images import reference
 
 LIST_WORD = "images"
 _LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}

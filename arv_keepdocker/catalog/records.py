@@ -8,16 +8,16 @@ finds the collection and completes it.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from . import listing
-from .cluster import Cluster, Record, like
+from ..errors import ArvadosError, ImageNotFoundError, UsageError, quoted
+from ..images.platform import Platform
+from ..images.reference import Reference
+from . import stored_images
+from .client import Cluster, Record, like
 from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, Entry, file_in
-from .errors import ArvadosError, ImageNotFoundError, UsageError, quoted
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
-from .listing import StoredImage
 from .plan import Made, Plan, create_collection, with_content
-from .platforms import Platform
 from .projects import Projects
-from .reference import Reference
+from .stored_images import StoredImage
 from .troubles import ArvadosRefusedError
 
 _OF_REPOSITORY = 20
@@ -62,7 +62,9 @@ class Catalog:
         if image is not None:
             return image, replace(reference, id_prefix=None)
         if reference.id_prefix is not None:
-            images = [image for image in listing.by_id(self.cluster, reference.id_prefix) if image.image_id is not None]
+            images = [
+                image for image in stored_images.by_id(self.cluster, reference.id_prefix) if image.image_id is not None
+            ]
             ids = sorted({str(image.image_id) for image in images})
             if len(ids) > 1:
                 raise ImageNotFoundError(f"{reference} is the beginning of {len(ids)} ids in Arvados: {', '.join(ids)}")
@@ -73,7 +75,7 @@ class Catalog:
 
     def _preferred(self, name: str, platform: Platform, certain: bool) -> StoredImage | None:
         others: list[str] = []
-        for image in listing.named(self.cluster, name):
+        for image in stored_images.named(self.cluster, name):
             if not _is_for(image, platform, not certain):
                 others.append(str(Platform.recorded(image.properties.get(PLATFORM)) or ""))
             elif (image_id := self._held(image.collection)) is not None:
@@ -89,7 +91,7 @@ class Catalog:
 
         None if there is no image of that id to be read; `known` is one that may lack the link with its id.
         """
-        images = [*listing.holders(self.cluster, entry.image_id), *([known] if known is not None else [])]
+        images = [*stored_images.holders(self.cluster, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
             images = [image for image in images if image.properties.get(UNIVERSAL) is True]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
@@ -110,7 +112,7 @@ class Catalog:
 
         With `single` that may be the digest of one platform's manifest, and the links then need not name the platform.
         """
-        images = listing.holders(self.cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
+        images = stored_images.holders(self.cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
         wanted = [
             str(image.image_id)
             for image in images
@@ -147,9 +149,9 @@ class Catalog:
     def other_than(self, plan: Plan, uuid: str) -> StoredImage | None:
         """The image that Arvados prefers to the one of the plan, now in this collection, for the name that it has."""
         name = plan.entry.name
-        if name is None or listing.preferred(self.cluster, name) in (uuid, *plan.same):
+        if name is None or stored_images.preferred(self.cluster, name) in (uuid, *plan.same):
             return None
-        for image in listing.named(self.cluster, name):
+        for image in stored_images.named(self.cluster, name):
             image_id = self._held(image.collection)
             if image_id is not None:
                 return None if image_id == plan.entry.image_id else replace(image, image_id=image_id)
@@ -175,7 +177,7 @@ class Catalog:
         """
         queries: list[tuple[list[list[object]], int]] = []
         if name is not None:
-            versions = f"{like(listing.split_name(name)[0])}:%"
+            versions = f"{like(stored_images.split_name(name)[0])}:%"
             queries.append(([["link_class", "=", NAME_LINK], ["name", "like", versions]], _OF_REPOSITORY))
         queries.append(([["link_class", "=", HASH_LINK]], _OF_ALL))
         links = [link for query, limit in queries for link in self.cluster.newest("links", query, ["head_uuid"], limit)]

@@ -4,9 +4,9 @@ import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .errors import ImageNotFoundError, UsageError
-from .listing import StoredImage
-from .reference import familiar, split_recorded
+from ..catalog.stored_images import StoredImage
+from ..errors import ImageNotFoundError, UsageError
+from ..images.reference import familiar, split_recorded
 
 Find = Callable[[str], Sequence[StoredImage]]
 """What looks up images by a name or the beginning of an id, the most preferred first."""

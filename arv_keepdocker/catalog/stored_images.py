@@ -8,11 +8,11 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from . import survey
-from .cluster import Cluster, Record, like
+from ..images.reference import DEFAULT_TAG
+from . import queries
+from .client import Cluster, Record, like
 from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
-from .reference import DEFAULT_TAG
-from .survey import Survey, owned_by
+from .queries import Survey, owned_by
 
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.IGNORECASE)
 _OWNER = ("owner_uuid",)
@@ -92,7 +92,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def every(cluster: Cluster, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
     """All images that the user can read, the most preferred first; with `project` those that it owns, links and all."""
-    return _ordered(survey.of_all(cluster, project, fields))
+    return _ordered(queries.of_all(cluster, project, fields))
 
 
 def named(cluster: Cluster, name: str, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
@@ -100,14 +100,14 @@ def named(cluster: Cluster, name: str, project: str | None = None, fields: Seque
     filters = [["link_class", "=", NAME_LINK], ["name", "=", name], *owned_by(project)]
     links = list(cluster.find("links", filters, FIELDS))
     links += _links_of(cluster, links, HASH_LINK, project)
-    return _ordered(survey.of_links(cluster, links, project, fields))
+    return _ordered(queries.of_links(cluster, links, project, fields))
 
 
 def tags(cluster: Cluster, repository: str, project: str | None = None) -> list[str]:
     """The names of the readable images of a repository, `repository:tag`, the most preferred first."""
     filters = [["link_class", "=", NAME_LINK], ["name", "like", f"{like(repository)}:%"], *owned_by(project)]
     links = list(cluster.find("links", filters, FIELDS))
-    images = _ordered(survey.of_links(cluster, links, project, _OWNER))
+    images = _ordered(queries.of_links(cluster, links, project, _OWNER))
     return list(dict.fromkeys(image.name for image in images if image.name is not None))
 
 
@@ -129,7 +129,7 @@ def by_id(
     whole = len(id_prefix) == len("sha256:") + 64
     links = _hash_links(cluster, ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"], project)
     links += _links_of(cluster, links, NAME_LINK, project)
-    return _ordered(survey.of_links(cluster, links, project, fields))
+    return _ordered(queries.of_links(cluster, links, project, fields))
 
 
 def holders(
@@ -138,7 +138,7 @@ def holders(
     """The readable collections that are linked as `image_id`, or whose link with their id meets another filter,
     whatever their names; the most preferred first."""
     condition = ["name", "=", image_id] if condition is None else condition
-    return _ordered(survey.of_links(cluster, _hash_links(cluster, condition, None), None, _OWNER))
+    return _ordered(queries.of_links(cluster, _hash_links(cluster, condition, None), None, _OWNER))
 
 
 def matching(

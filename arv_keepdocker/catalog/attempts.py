@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from .display import Display
-from .errors import ArvadosError
+from ..errors import ArvadosError
+from ..terminal.display import Display
 
 _LONGEST_PAUSE = 64
 """Seconds between two attempts."""

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .errors import ArvadosError
+from ..errors import ArvadosError
 
 _PASSING = {408, 409, 423, 429}
 """HTTP statuses below 500 after which the same request may be answered otherwise soon."""

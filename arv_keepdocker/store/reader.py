@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..cluster import Cluster
+from ..catalog.client import Cluster
 from ..errors import ArvadosError
 
 

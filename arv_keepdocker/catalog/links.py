@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import ciso8601
 
-from .cluster import Record
+from .client import Record
 
 HASH_LINK = "docker_image_hash"
 NAME_LINK = "docker_image_repo+tag"

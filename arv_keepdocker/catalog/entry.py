@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..images.platform import Platform
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
-from .platforms import Platform
 
 NAME_PROPERTY = "docker-image-repo-tag"
 NAME_LIMIT = 255

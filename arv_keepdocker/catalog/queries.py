@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from . import uuids
-from .cluster import Cluster, Lane, Record, chunks
+from . import uuid_ranges
+from .client import Cluster, Lane, Record, chunks
 from .links import FIELDS, HASH_LINK, NAME_LINK, Link
 
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
@@ -107,8 +107,8 @@ class _Large:
         last = first[-1]["uuid"]
         for link_class in (HASH_LINK, NAME_LINK):
             count = sum(record["link_class"] == link_class for record in first)
-            pages = uuids.left_after(last, count) / (len(first) * _FILL)
-            for limits in uuids.split(last, max(1, math.ceil(pages))):
+            pages = uuid_ranges.left_after(last, count) / (len(first) * _FILL)
+            for limits in uuid_ranges.split(last, max(1, math.ceil(pages))):
                 yield link_class, limits
 
     def _links(self, link_class: str, limits: Sequence[Sequence[object]], lane: Lane) -> tuple[str, list[Link]]:

@@ -6,7 +6,7 @@ The grammar is that of https://github.com/distribution/reference, which docker a
 import re
 from dataclasses import dataclass
 
-from .errors import UsageError
+from ..errors import UsageError
 
 DEFAULT_TAG = "latest"
 

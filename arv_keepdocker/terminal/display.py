@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TextIO
 
-from .terminal import streams
-from .terminal.secrets import Secrets
+from ..terminal import streams
+from ..terminal.secrets import Secrets
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
+from ..terminal.display import Display
 from . import settings
-from .display import Display
 from .troubles import KeepProblem
 
 _OURS = {"arvados", "arvados.arv_put"}

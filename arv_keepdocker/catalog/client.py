@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from ..errors import ArvadosError, quoted
+from ..parallel import Lanes
+from ..terminal.display import Display
 from . import settings
 from .attempts import Attempts
-from .display import Display
-from .errors import ArvadosError, quoted
-from .lanes import Lanes
 from .troubles import ArvadosRefusedError, explained
 
 _PAGE = 1000

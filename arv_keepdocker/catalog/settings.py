@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import ArvadosError, quoted
+from ..errors import ArvadosError, quoted
 
 _BAD_IN_TOKEN = (
     (r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", "a line break"),

@@ -5,10 +5,10 @@ import threading
 from functools import partial
 from typing import Any
 
-from ..cluster import Cluster, once
+from ..catalog.client import Cluster, once
+from ..catalog.troubles import KeepProblem, explained, worded
 from ..errors import ArvadosError
-from ..troubles import KeepProblem, explained, worded
-from . import answers
+from ..keep import answers
 
 _LONGEST_CONNECT = 128
 """Seconds."""

@@ -5,10 +5,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from .display import escaped
-from .links import ENGINE_ID, in_utc, parse_time, text, utc
-from .listing import StoredImage, split_name
-from .reference import Reference, split_recorded
+from ..catalog.links import ENGINE_ID, in_utc, parse_time, text, utc
+from ..catalog.stored_images import StoredImage, split_name
+from ..images.reference import Reference, split_recorded
+from ..terminal.display import escaped
 
 _ID_LENGTH = 12
 _ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"

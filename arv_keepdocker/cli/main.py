@@ -14,20 +14,23 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from . import __version__, interrupts, listing, reference, sdk_logs, settings, usage
-from .cache import Cache, distrusted
-from .catalog import Catalog
-from .choice import ORDERS, Filters
-from .cluster import Cluster
-from .display import PROGRAM, Display, Style, escaped
-from .engine import Engine
-from .errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
+from .. import __version__
+from ..catalog import sdk_logs, settings, stored_images
+from ..catalog.client import Cluster
+from ..catalog.records import Catalog
+from ..catalog.stored_images import StoredImage
+from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
+from ..images import reference
+from ..images.platform import Platform
+from ..images.reference import Reference
+from ..keep.cache import Cache, distrusted
+from ..push import Options, Outcome, Tools, push
+from ..sources.engine import Engine
+from ..terminal import interrupts, streams
+from ..terminal.display import PROGRAM, Display, Style, escaped
+from . import usage
+from .filters import ORDERS, Filters
 from .formats import FORMATS, QUIET
-from .listing import StoredImage
-from .platforms import Platform
-from .push import Options, Outcome, Tools, push
-from .reference import Reference
-from .terminal import streams
 
 _ENGINE = "ARV_KEEPDOCKER_ENGINE"
 _UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
@@ -246,7 +249,7 @@ class _Parser(argparse.ArgumentParser):
 
 def option_parser() -> _Parser:
     """The parser of the command line; the manual page and the shells' completions are made from it, too."""
-    from .store import arv_put
+    from ..store import arv_put
 
     parser = _Parser(
         prog=PROGRAM,
@@ -351,7 +354,7 @@ def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster
 
 
 def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
-    from .store import arv_put
+    from ..store import arv_put
 
     if options.dry_run and options.via_arv_put:
         raise UsageError("--dry-run is not for --via-arv-put")
@@ -451,9 +454,11 @@ def _listing(options: argparse.Namespace, display: Display, api: Any) -> Iterato
     fields = {*form.fields, *(order.fields if order is not None else ())}
 
     def find(name: str) -> list[StoredImage]:
-        return listing.matching(cluster, *reference.split_query(name), options.project_uuid, sorted(fields))
+        return stored_images.matching(cluster, *reference.split_query(name), options.project_uuid, sorted(fields))
 
-    images = listing.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
+    images = (
+        stored_images.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
+    )
     if options.tag is not None and not images:
         raise _not_listed(cluster, options.tag, options.project_uuid)
     for condition in filters.conditions(find):
@@ -461,7 +466,7 @@ def _listing(options: argparse.Namespace, display: Display, api: Any) -> Iterato
     if order is not None:
         order.sort(images)
     images = images[: options.limit]
-    owners = listing.owner_names(cluster, images) if form.owners else {}
+    owners = stored_images.owner_names(cluster, images) if form.owners else {}
     lines = iter(form.write(images, owners, options.trunc))
     return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
 
@@ -472,7 +477,7 @@ def _not_listed(cluster: Cluster, text: str, project: str | None) -> ImageNotFou
     repository = name.partition("@")[0]
     looked_for = text if text.lower().startswith("sha256:") else f"{name}:{tag or reference.DEFAULT_TAG}"
     where = f" in {project}" if project is not None else ""
-    tags = listing.tags(cluster, repository, project)
+    tags = stored_images.tags(cluster, repository, project)
     more = f" and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
     hint = f"There is {', '.join(tags[:_TAGS])}{more}." if tags else usage.probably_meant(text)
     return ImageNotFoundError(f"Arvados has no image {looked_for} that you may read{where}", hint)

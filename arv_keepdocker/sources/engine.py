@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from .errors import EngineError
-from .platforms import Platform
-from .sources import described, repair
-from .sources.daemon import Daemon
-from .sources.described import EngineImage, PlatformNotFoundError
-from .sources.program import Program
-from .terminal.waiting import Waiting, unsaid
+from ..errors import EngineError
+from ..images.platform import Platform
+from ..sources import described, repair
+from ..sources.daemon import Daemon
+from ..sources.described import EngineImage, PlatformNotFoundError
+from ..sources.program import Program
+from ..terminal.waiting import Waiting, unsaid
 
 _NOT_THERE = ("no such image", "image not known")
 _PREFIXED_PART = "no 64-byte hexadecimal value"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from .errors import CacheError
+from ..errors import CacheError
 
 LEFTOVER_DAYS = 7
 _JOURNAL = re.compile(r"[0-9a-f]{32}\.journal(?:\.part)?")

@@ -2,8 +2,8 @@
 
 import re
 
-from .cluster import Cluster, Record
-from .errors import ArvadosError, UsageError
+from ..errors import ArvadosError, UsageError
+from .client import Cluster, Record
 from .troubles import ArvadosRefusedError
 
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")

@@ -4,9 +4,9 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .cluster import Cluster, Record
+from ..keep.blocks import portable_data_hash
+from .client import Cluster, Record
 from .entry import Entry
-from .keep.blocks import portable_data_hash
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 

@@ -1,0 +1,1 @@
+"""What Arvados records of images, and how it is asked and told."""
