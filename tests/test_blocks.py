@@ -139,7 +139,7 @@ def wait(condition: Callable[[], bool]) -> None:
 def test_what_is_known_is_not_sent() -> None:
     put: list[bytes] = []
 
-    def remember(data: bytes) -> str:
+    def remember(data: bytes, key: str) -> str:
         put.append(data)
         return signed(data)
 
@@ -160,7 +160,7 @@ def test_only_so_many_blocks_are_in_memory_and_the_threads_end() -> None:
     before = threading.active_count()
     go = threading.Event()
 
-    def slow(data: bytes) -> str:
+    def slow(data: bytes, key: str) -> str:
         go.wait()
         return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
 
@@ -191,7 +191,7 @@ def test_only_so_many_blocks_are_in_memory_and_the_threads_end() -> None:
 def test_the_same_block_is_sent_once(threads: int) -> None:
     put: list[bytes] = []
 
-    def slow(data: bytes) -> str:
+    def slow(data: bytes, key: str) -> str:
         time.sleep(0.01)
         put.append(data)
         return f"{hashlib.md5(data).hexdigest()}+{len(data)}+A"
@@ -212,7 +212,7 @@ def test_a_files_name_is_no_locator() -> None:
 
 
 def test_the_first_failure_ends_it() -> None:
-    def refuse(data: bytes) -> str:
+    def refuse(data: bytes, key: str) -> str:
         raise ArvadosError("full")
 
     with Sender(refuse, dict, threads=2) as sender:
@@ -226,5 +226,5 @@ def test_what_is_known_cannot_be_found_out() -> None:
     def fail() -> dict[str, str]:
         raise ArvadosError("no answer")
 
-    with Sender(lambda data: "x", fail, threads=2) as sender, pytest.raises(ArvadosError, match="no answer"):
+    with Sender(lambda data, key: "x", fail, threads=2) as sender, pytest.raises(ArvadosError, match="no answer"):
         sender.send(b"1").result()

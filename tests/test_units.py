@@ -50,8 +50,9 @@ class Keep:
         self.sent: list[str] = []
         self.got: list[str] = []
 
-    def put(self, data: bytes) -> str:
+    def put(self, data: bytes, key: str = "") -> str:
         assert 0 < len(data) <= BLOCK_SIZE
+        assert key in ("", f"{hashlib.md5(data).hexdigest()}+{len(data)}")
         key = f"{hashlib.md5(data).hexdigest()}+{len(data)}"
         self.blocks[key] = data
         self.sent.append(key)
@@ -309,7 +310,7 @@ def test_a_layer_that_is_given_up_leaves_its_memory_to_others() -> None:
 
 def test_a_failure_reaches_who_writes() -> None:
     class Full(Keep):
-        def put(self, data: bytes) -> str:
+        def put(self, data: bytes, key: str = "") -> str:
             raise ArvadosError("full")
 
     with sink(Full()) as units, pytest.raises(ArvadosError, match="full"):
@@ -388,8 +389,8 @@ def test_the_journal_knows_layers_of_a_run_that_died(tmp_path: Path) -> None:
     data, other = random.Random(10).randbytes(BLOCK_SIZE + MIB), random.Random(11).randbytes(5 * MIB)
 
     class Remembering(Keep):
-        def put(self, data: bytes) -> str:
-            locator = keep.put(data)
+        def put(self, data: bytes, key: str = "") -> str:
+            locator = keep.put(data, key)
             journal.add(locator)
             return locator
 

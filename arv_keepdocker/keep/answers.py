@@ -1,20 +1,19 @@
 """Keep's answer to a block, compared with what was sent."""
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ArvadosError, quoted
+from .blocks import block_of
 
 _HINTS = re.compile(r"(?:\+[B-Z][\w@-]*)*(?:\+A[0-9a-f]{40}@[0-9a-f]{8}(?:\+[B-Z][\w@-]*)*)?", re.ASCII)
 """What follows md5 and size in a locator; a cluster may be configured not to sign (Collections.BlobSigning)."""
 
 
-def check(data: bytes, locator: str) -> None:
-    """Raise ArvadosError unless it is a locator of the block that was sent."""
-    sent = f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+def check(sent: str, locator: str) -> None:
+    """Raise ArvadosError unless it is a locator of the block that was sent, whose md5 and size are `sent`."""
     if not locator.startswith(sent) or not _HINTS.fullmatch(locator, len(sent)):
         raise ArvadosError(f"Keep was sent the block {sent} and answered that it has {quoted(locator)}")
 
@@ -26,7 +25,7 @@ def checked(client: Any) -> Iterator[None]:
 
     def put_checked(data: bytes, *arguments: Any, **options: Any) -> str:
         locator: str = put(data, *arguments, **options)
-        check(data, locator)
+        check(block_of(data), locator)
         return locator
 
     client.put = put_checked

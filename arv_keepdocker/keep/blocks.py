@@ -31,6 +31,11 @@ def blocks_of_one_file(manifest_text: str) -> Sequence[str]:
     return found if whole else ()
 
 
+def block_of(data: bytes) -> str:
+    """What a locator of a block with these bytes begins with: `md5+size`."""
+    return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+
+
 def block_key(locator: str) -> str:
     """What all locators of a block have in common: `md5+size`."""
     return "+".join(locator.split("+", 2)[:2])

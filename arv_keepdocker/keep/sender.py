@@ -1,6 +1,5 @@
 """Blocks on their way to Keep: what Arvados has already is not sent, the rest a few blocks at a time."""
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -10,11 +9,10 @@ from queue import SimpleQueue
 from types import TracebackType
 
 from ..errors import ArvadosError, KeepdockerError
-from .blocks import block_key
+from .blocks import block_of
 
 ROOMS = 5
 """How many blocks are in memory at a time, being filled or on their way, unless more threads send."""
-_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -27,15 +25,19 @@ class Stored:
     """Whether Arvados had it already."""
 
 
+Put = Callable[[bytes, str], str]
+"""Sends a block, given its md5 and size as `md5+size`, and returns its locator."""
+
+
 class Sender:
     """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
 
     Of the memory that blocks take, it keeps the bound: who is about to fill a block waits for `room`.
     """
 
-    def __init__(self, put: Callable[[bytes], str], known: Callable[[], dict[str, str]], threads: int) -> None:
-        """`put` sends a block and returns its locator. `known` has the locators of blocks that need not be sent, by
-        their md5 and size as `md5+size`. Both are called in the threads."""
+    def __init__(self, put: Put, known: Callable[[], dict[str, str]], threads: int) -> None:
+        """`known` has the locators of blocks that need not be sent, by their md5 and size as `md5+size`. Both are
+        called in the threads."""
         self.sent = 0
         """Bytes."""
         self.reused = 0
@@ -43,14 +45,14 @@ class Sender:
         self._put = put
         self._load_known = known
         self._known: dict[str, str] = {}
-        self._sizes: set[int] = set()
-        self._alike: dict[tuple[int, bytes], Future[Stored]] = {}
+        self._first: dict[str, Future[Stored]] = {}
+        """Of each block that this run sends, by `md5+size`."""
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._counting = threading.Lock()
         self._free = max(ROOMS, threads + 3)
         self._room_is_free = threading.Condition()
-        self._queue: SimpleQueue[tuple[bytes, Future[Stored], Future[Stored] | None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[bytes, Future[Stored]] | None] = SimpleQueue()
         self._limit = threads
         self._threads: list[threading.Thread] = []
 
@@ -94,10 +96,7 @@ class Sender:
         """Store a block, for which room was taken."""
         future: Future[Stored] = Future()
         with self._counting:
-            sample = _sample(data)
-            alike = self._alike.get(sample)
-            self._alike[sample] = future
-            self._queue.put((data, future, alike))
+            self._queue.put((data, future))
             if len(self._threads) < self._limit:
                 self._start_one()
         return future
@@ -130,7 +129,6 @@ class Sender:
     def _load(self) -> None:
         try:
             self._known = self._load_known()
-            self._sizes = {int(key.partition("+")[2]) for key in self._known}
         except Exception as error:
             self._fail(error)
         finally:
@@ -139,13 +137,11 @@ class Sender:
     def _work(self) -> None:
         self._ready.wait()
         while (item := self._queue.get()) is not None:
-            data, future, alike = item
+            data, future = item
             try:
                 if self._failure is not None:
                     raise self._failure
-                if alike is not None:
-                    alike.result()  # is before it in the queue
-                future.set_result(self._store(data, alike is not None))
+                future.set_result(self._store(data, future))
             except Exception as error:
                 self._fail(error)
                 future.set_exception(error)
@@ -153,22 +149,17 @@ class Sender:
                 del item, data  # or they are kept until there is another
                 self.give_room()
 
-    def _store(self, data: bytes, alike: bool) -> Stored:
-        # To put a block hashes it again: what cannot be known need not be hashed here.
-        key = f"{hashlib.md5(data).hexdigest()}+{len(data)}" if alike or len(data) in self._sizes else None
-        locator = self._known.get(key) if key is not None else None
+    def _store(self, data: bytes, future: "Future[Stored]") -> Stored:
+        key = block_of(data)
+        with self._counting:
+            first = self._first.setdefault(key, future)
+        # A run may have the same block many times: gigabytes of zeros.
+        locator = self._known.get(key) if first is future else first.result().locator
         if locator is not None:
             with self._counting:
                 self.reused += len(data)
             return Stored(locator, reused=True)
-        locator = self._put(data)
+        locator = self._put(data, key)
         with self._counting:
             self.sent += len(data)
-            self._known[block_key(locator)] = locator
         return Stored(locator, reused=False)
-
-
-def _sample(data: bytes) -> tuple[int, bytes]:
-    """What two blocks share that are the same; few others do."""
-    step = max(len(data) // _SAMPLES, 1)
-    return len(data), b"".join(data[start : start + _SAMPLES] for start in range(0, len(data), step)) + data[-16:]

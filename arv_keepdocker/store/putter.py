@@ -29,10 +29,11 @@ class Putter:
         self._asking = threading.Lock()
         self._services_known = False
 
-    def __call__(self, data: bytes) -> str:
-        return self._cluster.attempts("Keep to take a block", partial(self._put, data))
+    def __call__(self, data: bytes, key: str) -> str:
+        """`key` is the block's md5 and size as `md5+size`, which takes time to compute."""
+        return self._cluster.attempts("Keep to take a block", partial(self._put, data, key))
 
-    def _put(self, data: bytes) -> str:
+    def _put(self, data: bytes, key: str) -> str:
         from arvados.errors import KeepRequestError
 
         self._find_services()
@@ -44,7 +45,7 @@ class Putter:
         except Exception as error:  # the client lets through what libcurl raises
             raise ArvadosError(f"Keep did not take a block: {error}") from error
         self._answered = True
-        answers.check(data, locator)
+        answers.check(key, locator)
         return locator
 
     def _find_services(self) -> None:

@@ -1,8 +1,7 @@
 """The usual way: layers go to Keep while they are read, block by block, and only what is new is sent."""
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from ..keep.blocks import expires_before, manifest
 from ..keep.cache import Cache
 from ..keep.journal import Journal
 from ..keep.known import Known, StoredManifest
-from ..keep.sender import Sender
+from ..keep.sender import Put, Sender
 from ..keep.units import LayerState, LostLayerError, Units
 from ..sources.archives import FileSource
 from ..sources.source import Source
@@ -229,9 +228,9 @@ class Streamed:
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 
 
-def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callable[[bytes], str]:
-    def put_and_remember(data: bytes) -> str:
-        locator = put(data)
+def _remembering(put: Put, journal: Journal | None) -> Put:
+    def put_and_remember(data: bytes, key: str) -> str:
+        locator = put(data, key)
         if journal is not None:
             journal.add(locator)
         return locator
@@ -239,8 +238,8 @@ def _remembering(put: Callable[[bytes], str], journal: Journal | None) -> Callab
     return put_and_remember
 
 
-def _unsent(data: bytes) -> str:
-    return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
+def _unsent(data: bytes, key: str) -> str:
+    return key
 
 
 def _mebibytes(count: int) -> str:
