@@ -18,6 +18,7 @@ from .images.reference import Reference, familiar
 from .keep.cache import Cache
 from .sources.described import EngineImage, PlatformNotFoundError
 from .sources.engine import Engine
+from .sources.pushed.names import TemporaryNames
 from .terminal.display import Display, Style
 
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
@@ -57,6 +58,8 @@ class Options:
     """How many blocks are sent at a time, by default as many as arv-put sends."""
     dry_run: bool = False
     """Write nothing to Arvados."""
+    via_push: bool | None = None
+    """Whether the engine is to push the image, not to save it; None lets the engine decide."""
     via_arv_put: bool = False
     put_arguments: Sequence[str] = ()
     """Options for arv-put."""
@@ -163,6 +166,7 @@ def _push_from_engine(image: EngineImage, found: _Found, project: str, options: 
         # The id that is recorded is a digest that only the archive tells, or an earlier run's link.
         platform = image.platform if image.several_platforms is not False else None
         entry = replace(entry, engine_id=image.id, platform=platform)
+    TemporaryNames(tools.cache, tools.display.warning).take_back(tools.engine)
     with _only_one_run(image.id, options, tools):
         outcome = _stored_already(entry, image, options, tools)
         if found.missing is not None:
@@ -200,12 +204,11 @@ def _stored_already(entry: Entry, image: EngineImage, options: Options, tools: T
 def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> Outcome:
     """Save, upload and record the image."""
     from .images.image import Wanted
-    from .sources.archives import EngineSource
 
     tools.cache.remove_leftovers()
     wanted = Wanted(entry.name, image.platform if image.containerd else None)
-    source = EngineSource(tools.engine, image)
-    with _way(options, tools).take(source, wanted, entry.universal) as taken:
+    way = _way(options, tools)
+    with way.take(_source(image, way, options, tools), wanted, entry.universal) as taken:
         was_certain = entry.engine_id is None and taken.image_id == image.id
         learned = taken.image_id != image.id
         entry = replace(entry, image_id=taken.image_id, engine_id=image.id if learned else None)
@@ -215,6 +218,20 @@ def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: T
             _warn_of_time(taken.image.created, tools)
         stored = None if was_certain else _there(entry, options, tools)
         return stored or _made(taken, entry, options, tools)
+
+
+def _source(image: EngineImage, way: Way, options: Options, tools: Tools) -> "Source":
+    from .sources.archives import EngineSource
+    from .store.streaming import Streaming
+
+    if not options.via_push or not isinstance(way, Streaming):
+        return EngineSource(tools.engine, image)
+    from .sources.pushed.notes import PushNotes
+    from .sources.pushed.source import PushSource
+
+    names = TemporaryNames(tools.cache, tools.display.warning)
+    notes = PushNotes(way.journal, way.resume, way.remember)
+    return PushSource(tools.engine, image, names, notes, tools.display.note)
 
 
 def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Outcome:

@@ -34,6 +34,7 @@ from .formats import FORMATS, QUIET
 
 _ENGINE = "ARV_KEEPDOCKER_ENGINE"
 _UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
+_VIA_PUSH = "ARV_KEEPDOCKER_VIA_PUSH"
 _SWITCH = {
     "": None,
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -303,6 +304,12 @@ def option_parser() -> _Parser:
         help="how many blocks are sent at a time (default %(default)s)",
     )
     add(
+        "--via-push",
+        action=argparse.BooleanOptionalAction,
+        help="let the engine push the image to this program, which takes only the layers that Arvados lacks, instead "
+        f"of saving all of it (default: save it, unless ${_VIA_PUSH} says otherwise)",
+    )
+    add(
         "--via-arv-put",
         action="store_true",
         help="save the image to the cache directory, and leave the rest to arv-put",
@@ -365,7 +372,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             reference=_reference(options),
             archive=options.from_archive,
             platform=Platform.parse(options.platform) if options.platform is not None else None,
-            universal=_universal(options),
+            universal=_switch(options.universal, _UNIVERSAL),
             project=options.project_uuid,
             title=options.name,
             pull=options.pull,
@@ -375,6 +382,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             remember=options.use_cache,
             threads=options.threads,
             dry_run=options.dry_run,
+            via_push=_switch(options.via_push, _VIA_PUSH),
             via_arv_put=options.via_arv_put,
             put_arguments=[*arv_put.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
         ),
@@ -422,12 +430,13 @@ def _reference(options: argparse.Namespace) -> Reference | None:
     return replace(found, id_prefix=None)
 
 
-def _universal(options: argparse.Namespace) -> bool | None:
-    if options.universal is not None:
-        return bool(options.universal)
-    setting = os.environ.get(_UNIVERSAL, "").lower()
+def _switch(option: bool | None, variable: str) -> bool | None:
+    """What the option says, else the environment's variable; None if neither does."""
+    if option is not None:
+        return option
+    setting = os.environ.get(variable, "").lower()
     if setting not in _SWITCH:
-        raise UsageError(f"{_UNIVERSAL} is {setting!r}; it can be 1 or 0")
+        raise UsageError(f"{variable} is {setting!r}; it can be 1 or 0")
     return _SWITCH[setting]
 
 

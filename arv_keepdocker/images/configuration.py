@@ -16,6 +16,7 @@ from ..errors import ArchiveError
 from . import json
 from .image import UNIVERSAL_OF
 from .json import Object
+from .layers import sha256
 from .platform import Platform
 
 WHAT = "the image's configuration"
@@ -82,6 +83,12 @@ def original(document: Object) -> tuple[str, bytes | None] | None:
         return digest, b64decode(encoded, validate=True) if isinstance(encoded, str) else None
     except ValueError:
         return digest, None
+
+
+def universal_of(read: Configuration) -> bytes | None:
+    """The configuration that a universal document says it was made from, if it has that with it."""
+    digest, found = original(read.document) or ("", None)
+    return found if found is not None and sha256(found) == digest else None
 
 
 def is_time(value: object) -> TypeGuard[str]:

@@ -6,6 +6,7 @@ A line is one of these:
   collect a block before;
 - `layer DIFF_ID SIZE BLOCK ...`: the blocks (`md5+size`) of a layer's unit that were all sent;
 - `blob DIGEST DIFF_ID`: the layer that a blob is when it is unpacked;
+- `push PORT REPOSITORY`: where an engine was told to push to, of which the last one is good;
 - `image BLOCK DIGEST=SIZE ...`: the layers of a canonical archive whose last block this is; or `-` if it is no such
   archive's. Blocks never change.
 
@@ -34,6 +35,7 @@ _LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-
 _DIGEST, _BLOCK = "sha256:[0-9a-f]{64}", r"[0-9a-f]{32}\+\d{1,8}"
 _NOTES = {
     "layer": re.compile(rf"layer {_DIGEST} \d{{1,18}}(?: {_BLOCK})+"),
+    "push": re.compile(r"push \d{1,5} [a-z0-9-]{1,100}"),
     "blob": re.compile(rf"blob {_DIGEST} {_DIGEST}"),
     "image": re.compile(rf"image {_BLOCK} (?:-|{_DIGEST}=\d{{1,18}}(?: {_DIGEST}=\d{{1,18}})*)"),
 }
@@ -49,6 +51,8 @@ class Notes:
     """By diff id: the size, and the blocks as `md5+size`, of which there are locators."""
     blobs: dict[str, str] = field(default_factory=dict)
     """The diff ids of layers, by the digests of blobs."""
+    push: tuple[int, str] | None = None
+    """The port and the repository that an engine has pushed to."""
     images: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """By the last block of an archive (`md5+size`): its layers' digests, base first, and their sizes; no layers where
     the archive is not canonical."""
@@ -107,6 +111,10 @@ class Journal:
         """Remember what layer a blob is; for what was unpacked and hashed here."""
         self._add(f"blob {digest} {diff_id}")
 
+    def add_push(self, port: int, repository: str) -> None:
+        """Remember where an engine is told to push to."""
+        self._add(f"push {port} {repository}")
+
     def add_image(self, block: str, layers: Mapping[str, int]) -> None:
         """Remember what canonical archive has this last block (`md5+size`); without layers: none that has any."""
         self._add(f"image {block} {' '.join(f'{digest}={size}' for digest, size in layers.items()) or '-'}")
@@ -159,6 +167,8 @@ def _notes(lines: Iterable[str]) -> Notes:
             notes.layers[words[0]] = int(words[1]), tuple(words[2:])
         elif kind == "blob":
             notes.blobs[words[0]] = words[1]
+        elif kind == "push":
+            notes.push = int(words[0]), words[1]
         elif kind == "image":
             pairs = (word.partition("=") for word in words[1:] if word != "-")
             notes.images[words[0]] = {digest: int(size) for digest, _, size in pairs}

@@ -49,6 +49,8 @@ class EngineImage:
     several_platforms: bool | None = False
     """Whether the Id is that of an index, which may have images for several platforms; None where docker's API is too
     old to tell."""
+    podman: bool = False
+    """Whether the engine is podman, whatever its program is called."""
 
     def is_for(self, platform: Platform) -> bool:
         return self.platform is not None and self.platform.matches(platform)
@@ -86,14 +88,20 @@ def read(stdout: str, reference: str, has_containerd_store: Callable[[], bool]) 
         platform=platform if platform.architecture else None,
         containerd=containerd,
         several_platforms=several,
+        podman=_is_podmans(image),
     )
 
 
 def _is_elsewhere(image: dict[str, Any]) -> bool:
-    """Whether the image is certainly not in the containerd store: podman's Ids have no prefix, and graph drivers, of
-    which most have data on an image, belong to docker's classic store."""
+    """Whether the image is certainly not in the containerd store: graph drivers, of which most have data on an image,
+    belong to docker's classic store."""
     graph = image.get("GraphDriver")
-    return not str(image["Id"]).startswith("sha256:") or (isinstance(graph, dict) and bool(graph.get("Data")))
+    return _is_podmans(image) or (isinstance(graph, dict) and bool(graph.get("Data")))
+
+
+def _is_podmans(image: dict[str, Any]) -> bool:
+    """Podman's Ids have no prefix."""
+    return not str(image["Id"]).startswith("sha256:")
 
 
 def _checked_id(image_id: str) -> str:

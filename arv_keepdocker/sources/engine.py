@@ -6,6 +6,7 @@ from "could not ask" (`docker image inspect` exits with 1 and prints `[]` for bo
 
 import contextlib
 import functools
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ from ..images.platform import Platform
 from ..sources import described, repair
 from ..sources.daemon import Daemon
 from ..sources.described import EngineImage, PlatformNotFoundError
-from ..sources.program import Program
+from ..sources.program import Program, Run
 from ..terminal.waiting import Waiting, unsaid
 
 _NOT_THERE = ("no such image", "image not known")
+_LOCAL = ("unix://", "fd://", "/")
 _PREFIXED_PART = "no 64-byte hexadecimal value"
 _START_DAEMON = "Start the docker daemon, or set DOCKER_HOST to where it listens."
 _HINTS = {
@@ -166,6 +168,64 @@ class Engine:
             error = self._failure(f"{self.name} could not save image {image.id}", run.status, run.stderr)
             hint = error.hint or repair.hint(self._program.answer, image, run.stderr)
             raise EngineError(str(error), hint)
+
+    @functools.cached_property
+    def address(self) -> str:
+        """Where docker's daemon listens, as far as its client says."""
+        if host := os.environ.get("DOCKER_HOST"):
+            return host
+        status, stdout, _ = self._program.answer(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+        return stdout.strip() if status == 0 else ""
+
+    def is_elsewhere(self, podman: bool) -> bool:
+        """Whether the engine says that it is on another machine, where 127.0.0.1 is not the one of this program."""
+        if podman:
+            status, stdout, _ = self._program.answer(["info", "--format", "{{json .Host.ServiceIsRemote}}"])
+            return status == 0 and stdout.strip() == "true"
+        return bool(self.address) and not self.address.startswith(_LOCAL)
+
+    def tag(self, image_id: str, name: str) -> None:
+        """Give the image one more name. Raises EngineError."""
+        status, stderr = self._program.act(["image", "tag", image_id, name], None)
+        if status != 0:
+            raise self._failure(f"{self.name} could not tag image {image_id}", status, stderr)
+
+    def untag(self, image_id: str, name: str) -> bool:
+        """Take the name away again, and nothing else; tells whether it was there. Raises EngineError.
+
+        Docker removes an image together with its last name, also one that had none before. So that name is moved to an
+        empty image first, which is removed then.
+        """
+        image = self.look(name)
+        if image is None:
+            return False
+        commands = [["image", "rm", name]]
+        if image.id == image_id and set(image.names) <= {name}:
+            commands.insert(0, ["image", "import", "-", name])  # its standard input is empty
+        for command in commands:
+            status, stderr = self._program.act(command, None)
+            if status != 0:
+                raise self._failure(f"{self.name} could not remove the name {name}", status, stderr)
+        return True
+
+    @contextlib.contextmanager
+    def pushing(self, image: EngineImage, name: str) -> Iterator[Run]:
+        """The program that pushes the image to the registry on this machine that the name, which is its own, says.
+
+        Podman needs no such name. It is ended when the block is left early, and by the kernel when this process dies.
+        """
+        if image.podman:
+            flags = ["--tls-verify=false", "--remove-signatures", "--format=v2s2"]  # which keep the configuration
+            command = ["image", "push", *flags, image.id, f"docker://{name}"]
+        else:
+            command = ["image", "push", *self._save_flags(image), name]
+        # Where images are to be signed, it would ask for a passphrase.
+        with self._program.running(command, dies_with_us=True, environment={"DOCKER_CONTENT_TRUST": "0"}) as run:
+            yield run
+
+    def push_failure(self, image: EngineImage, run: Run) -> EngineError:
+        """Why it did not push the image."""
+        return self._failure(f"{self.name} could not push image {image.id}", run.status, run.stderr)
 
     def _save_flags(self, image: EngineImage) -> list[str]:
         """The containerd store saves all platforms that it has, and only says that something is missing if told which

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 from ..errors import EngineError
@@ -60,11 +60,16 @@ class Program:
 
     @contextlib.contextmanager
     def running(
-        self, arguments: Sequence[str], dies_with_us: bool = False, stdout: IO[str] | None = None
+        self,
+        arguments: Sequence[str],
+        dies_with_us: bool = False,
+        stdout: IO[str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> Iterator["Run"]:
-        """The program at work; it has ended after the block, which may be left early."""
+        """The program at work; it has ended after the block, which may be left early. `environment` is added to
+        ours."""
         waiting = unsaid if stdout is not None else self._waiting  # its progress says enough
-        process = self._start(arguments, stdout, dies_with_us)
+        process = self._start(arguments, stdout, dies_with_us, environment)
         try:
             with contextlib.closing(Run(process, lambda: waiting(f"{self.name} {' '.join(arguments)}"))) as run:
                 yield run
@@ -74,7 +79,14 @@ class Program:
             process.wait()
             raise
 
-    def _start(self, arguments: Sequence[str], stdout: IO[str] | None, dies_with_us: bool) -> "subprocess.Popen[bytes]":
+    def _start(
+        self,
+        arguments: Sequence[str],
+        stdout: IO[str] | None,
+        dies_with_us: bool,
+        environment: Mapping[str, str] | None,
+    ) -> "subprocess.Popen[bytes]":
+        ours = {name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"}
         try:
             with interrupts.postponed():
                 return subprocess.Popen(
@@ -84,7 +96,7 @@ class Program:
                     stderr=subprocess.PIPE,
                     bufsize=0,
                     preexec_fn=_dies_with_parent(os.getpid()) if dies_with_us else None,
-                    env={name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"},
+                    env={**ours, **(environment or {})},
                 )
         except OSError as error:
             raise EngineError(f"{self._path} could not be started: {error.strerror}") from error
@@ -126,6 +138,14 @@ class Run:
         """Some of its stdout; nothing at the end."""
         assert self._stdout is not None
         return os.read(self._stdout.fileno(), size) if self._has_more(self._stdout) else b""
+
+    def goes_on(self, milliseconds: int) -> bool:
+        """Whether it may still do something, after that time or earlier; what it writes on stdout is dropped."""
+        assert self._stdout is not None
+        ended = self._process.poll() is not None
+        if not _readable(self._stdout, milliseconds):
+            return not ended
+        return bool(os.read(self._stdout.fileno(), _CHUNK))
 
     def readinto(self, buffer: memoryview) -> int:
         """As of a raw stream."""

@@ -5,12 +5,13 @@ https://github.com/opencontainers/image-spec, https://distribution.github.io/dis
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ...errors import ArchiveError, ImageNotFoundError, quoted
 from ...images import configuration, json
 from ...images.json import Object
 from ...images.platform import USUAL, Platform
-from .client import DIGEST, IMAGE_TYPES, INDEX_TYPES, Document, RegistryClient
+from .client import DIGEST, IMAGE_TYPES, INDEX_TYPES, Document
 
 _CONFIG_TYPES = (
     "application/vnd.oci.image.config.v1+json",
@@ -59,12 +60,21 @@ class Index:
     """Those that may lead to an image."""
 
 
-def fetch(client: RegistryClient, reference: str, what: str = "") -> ImageManifest | Index:
+class Documents(Protocol):
+    """A repository: where manifests and configurations come from."""
+
+    @property
+    def name(self) -> object: ...
+    def manifest(self, reference: str) -> Document: ...
+    def document(self, digest: str, size: int) -> bytes: ...
+
+
+def fetch(client: Documents, reference: str, what: str = "") -> ImageManifest | Index:
     """What a tag or digest names; `what` is what to call it. Raises ArchiveError for what is no image."""
     return parse(client.manifest(reference), what or f"manifest {reference} of {client.name}")
 
 
-def chosen(client: RegistryClient, index: Index, wanted: Platform | None) -> ImageManifest:
+def chosen(client: Documents, index: Index, wanted: Platform | None) -> ImageManifest:
     """The image of an index for a platform, by default for linux/amd64.
 
     Raises ImageNotFoundError, with the platforms that there are, if there is none.
@@ -91,7 +101,7 @@ def chosen(client: RegistryClient, index: Index, wanted: Platform | None) -> Ima
     )
 
 
-def config_of(client: RegistryClient, manifest: ImageManifest) -> bytes:
+def config_of(client: Documents, manifest: ImageManifest) -> bytes:
     """The image's configuration, compared with its digest."""
     if manifest.config.size > json.DOCUMENT_LIMIT:
         raise ArchiveError(f"the configuration of {client.name} has more than {json.DOCUMENT_LIMIT >> 20} MiB")
@@ -151,7 +161,7 @@ def _layers(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
         yield descriptor
 
 
-def _leaves(client: RegistryClient, index: Index) -> Iterator[Descriptor]:
+def _leaves(client: Documents, index: Index) -> Iterator[Descriptor]:
     """The images to which an index leads, also by way of others."""
     pending = [(descriptor, 1) for descriptor in index.manifests]
     seen = {index.digest}
@@ -173,7 +183,7 @@ def _leaves(client: RegistryClient, index: Index) -> Iterator[Descriptor]:
         pending = [(each, depth + 1) for each in inner.manifests] + pending
 
 
-def _image(client: RegistryClient, digest: str) -> ImageManifest:
+def _image(client: Documents, digest: str) -> ImageManifest:
     found = fetch(client, digest)
     if not isinstance(found, ImageManifest):
         raise ArchiveError(f"{digest} of {client.name} is said to be an image and is an index")

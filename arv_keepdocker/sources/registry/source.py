@@ -145,7 +145,7 @@ class RegistrySource:
             layers=tuple(found[layer.diff_id] for layer in description.layers),
             platform=read.platform,
             created=read.created,
-            universal_of=_universal_of(read),
+            universal_of=configuration.universal_of(read),
             digests=description.digests,
             warnings=read.warnings,
         )
@@ -203,9 +203,3 @@ class RegistrySource:
         finally:
             blob.abandon()
         return self._fetched(sink, layer, client, again=False)
-
-
-def _universal_of(read: Configuration) -> bytes | None:
-    """The configuration that a universal document says it was made from, if it has that with it."""
-    digest, original = configuration.original(read.document) or ("", None)
-    return original if original is not None and sha256(original) == digest else None

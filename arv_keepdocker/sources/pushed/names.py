@@ -1,0 +1,87 @@
+"""Names by which images are pushed, for as long as that takes: none of them outlives the run, or the next one.
+
+What was named is noted in the cache directory before, in a file whose lock says that the run still lives.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from ...errors import CacheError, EngineError
+from ...keep.cache import LEFTOVER_DAYS, Cache, locked
+from ..engine import Engine
+
+_NOTE = re.compile(
+    r"(127\.0\.0\.1:\d{1,5}/arv-keepdocker-[0-9a-f]{32}:[0-9a-f]{32}) (sha256:[0-9a-f]{64}) ([0-9a-f]{64})\n"
+)
+_SUFFIX = ".pushing"
+_LONGEST_NOTE = 1000
+
+
+class TemporaryNames:
+    """The names that a user's runs give to images."""
+
+    def __init__(self, cache: Cache, warn: Callable[[str], None]) -> None:
+        self._cache = cache
+        self._warn = warn
+
+    @contextmanager
+    def given(self, engine: Engine, image_id: str, name: str) -> Iterator[None]:
+        """The image has the name until the block ends. Raises EngineError, or CacheError where that could not be
+        made sure."""
+        path = self._cache.path / f"{secrets.token_hex(16)}{_SUFFIX}"
+        with self._cache.writing():
+            descriptor = locked(path, lambda _: nullcontext())
+        try:
+            with self._cache.writing():
+                os.pwrite(descriptor, f"{name} {image_id} {_of(engine)}\n".encode(), 0)
+            try:
+                engine.tag(image_id, name)
+                yield
+            finally:
+                self._take_back(engine, image_id, name, path)
+        finally:
+            os.close(descriptor)
+
+    def take_back(self, engine: Engine) -> None:
+        """Take the names away that runs have given which were killed."""
+        with suppress(OSError, CacheError):
+            for path in self._cache.path.glob(f"*{_SUFFIX}"):
+                with suppress(OSError):
+                    self._take_back_noted(engine, path)
+
+    def _take_back_noted(self, engine: Engine, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            note = _NOTE.fullmatch(os.pread(descriptor, _LONGEST_NOTE, 0).decode("ascii", "replace"))
+            if note is None:  # then the name was not given yet
+                path.unlink()
+                return
+            # Another engine may have the name.
+            is_old = os.fstat(descriptor).st_mtime < time.time() - LEFTOVER_DAYS * 24 * 60 * 60
+            self._take_back(engine, note[2], note[1], path, anyway=is_old or note[3] == _of(engine))
+        finally:
+            os.close(descriptor)
+
+    def _take_back(self, engine: Engine, image_id: str, name: str, path: Path, anyway: bool = True) -> None:
+        """Take the name away, and the note, unless the engine did not have the name; then only if it is to go
+        `anyway`."""
+        try:
+            was_there = engine.untag(image_id, name)
+        except EngineError as error:
+            self._warn(f"the temporary name {name} is left in {engine.name}, until the next run: {error}")
+            return
+        if was_there or anyway:
+            path.unlink(missing_ok=True)
+
+
+def _of(engine: Engine) -> str:
+    """By which an engine is known again."""
+    return hashlib.sha256(f"{engine.name} {engine.address}".encode()).hexdigest()

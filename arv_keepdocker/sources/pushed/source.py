@@ -1,0 +1,125 @@
+"""The source: an image that the engine pushes here, or where it cannot, saves."""
+
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+
+from ...errors import ArchiveError, ArvadosError, EngineError, ImageNotFoundError, KeepdockerError
+from ...images import canonical, configuration
+from ...images.image import Image, Wanted
+from ...images.layers import LayerSink
+from ..archives import EngineSource
+from ..described import EngineImage
+from ..engine import Engine
+from ..registry import manifests
+from .names import TemporaryNames
+from .notes import Address, PushNotes
+from .repository import Repository
+from .server import HOST, PushServer
+
+_TURN = 100
+"""Milliseconds after which it is seen that layers cannot be taken any more."""
+
+
+class PushSource:
+    """An image of an engine. It is saved where it cannot be pushed."""
+
+    repeatable = True
+    remote = False
+
+    def __init__(
+        self,
+        engine: Engine,
+        image: EngineImage,
+        names: TemporaryNames,
+        notes: PushNotes,
+        say: Callable[[str], None],
+    ) -> None:
+        """`say` is told why the image is saved."""
+        self._saved = EngineSource(engine, image)
+        self.what = self._saved.what
+        self.size = image.size
+        self._engine = engine
+        self._image = image
+        self._names = names
+        self._notes = notes
+        self._say = say
+
+    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+        address = self._notes.address()
+        repository = Repository(address.repository, secrets.token_hex(16), sink, self._notes)
+        try:
+            image = self._pushed(repository, address.port, wanted)
+        except ArvadosError:
+            raise
+        except (KeepdockerError, OSError) as error:
+            self._say(f"{self._engine.name} does not push, but saves {self.what}: {error}")
+            repository.close()  # what it holds of the sink is needed
+            return self._saved.deliver(sink, wanted)
+        repository.close()
+        return image
+
+    def _pushed(self, repository: Repository, port: int, wanted: Wanted) -> Image:
+        """Raises EngineError or CacheError where it was not pushed, ArchiveError or ImageNotFoundError where that is
+        not the image, OSError where nobody can listen, and what the sink raises."""
+        image, engine = self._image, self._engine
+        if engine.is_elsewhere(image.podman):
+            raise EngineError("it is on another machine, from where it cannot reach this program")
+        with ExitStack() as stack:
+            server = stack.enter_context(PushServer(repository, port, answers_ping=image.podman))
+            if not port:
+                self._notes.add_address(Address(server.port, repository.path))
+            name = f"{HOST}:{server.port}/{repository.path}:{repository.tag}"
+            if not image.podman:
+                stack.enter_context(self._names.given(engine, image.id, name))
+            self._push(repository, name)
+            return self._delivered(repository, wanted)
+
+    def _push(self, repository: Repository, name: str) -> None:
+        with self._engine.pushing(self._image, name) as run:
+            while run.goes_on(_TURN):
+                if repository.failure is not None:
+                    raise repository.failure
+        if repository.failure is not None:
+            raise repository.failure
+        if repository.pushed is None:
+            raise self._engine.push_failure(self._image, run)
+
+    def _delivered(self, repository: Repository, wanted: Wanted) -> Image:
+        """The image that was pushed, checked."""
+        assert repository.pushed is not None
+        found = manifests.parse(repository.pushed, repository.name)
+        digests = [found.digest]
+        if isinstance(found, manifests.Index):
+            found = manifests.chosen(repository, found, wanted.platform)
+            digests.insert(0, found.digest)
+        config = manifests.config_of(repository, found)
+        read = configuration.read(config)
+        if wanted.platform is not None and not read.platform.matches(wanted.platform):
+            raise ImageNotFoundError(f"{repository.name} is for {read.platform}, not for {wanted.platform}")
+        if len(read.diff_ids) != len(found.layers):
+            raise EngineError(f"{repository.name} has {len(found.layers)} layers, not {len(read.diff_ids)}")
+        pairs = zip(found.layers, read.diff_ids, strict=True)
+        image = Image(
+            config=config,
+            layers=tuple(repository.layer(layer.digest, diff_id) for layer, diff_id in pairs),
+            platform=read.platform,
+            created=read.created,
+            universal_of=configuration.universal_of(read),
+            digests=tuple(digests),
+            warnings=read.warnings,
+        )
+        if not self._image.containerd and image.id != self._image.id:
+            raise EngineError(f"{repository.name} is {image.id}")
+        return _universal(image, repository.manifest(found.digest).body) or image
+
+
+def _universal(image: Image, manifest: bytes) -> Image | None:
+    """The image in the universal form, if its manifest is that."""
+    if image.universal_of is None and image.id.encode() in manifest:
+        with suppress(ArchiveError):
+            universal = replace(image, config=manifest, universal_of=image.config)
+            if canonical.arrange(universal, universal=False).universal:
+                return universal
+    return None

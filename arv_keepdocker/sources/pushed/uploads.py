@@ -1,0 +1,94 @@
+"""Blobs that an engine sends: layers go to the sink while they come, documents are kept."""
+
+import hashlib
+import threading
+
+from ...errors import ArchiveError
+from ...images import json
+from ...images.layers import Layer, LayerSink
+from ..blobs import LayerBlob, WrongDigestError
+
+_DOCUMENT_STARTS = b"{ \t\r\n"
+
+
+class Memory:
+    """The memory that documents may take, all together: nobody needs as much for one image."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for `size` bytes more, which is then taken."""
+        with self._lock:
+            taken = size <= self._left
+            self._left -= size if taken else 0
+            return taken
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+class Upload:
+    """One blob on its way. It is used by one thread at a time, which has `busy`.
+
+    What it is, is told only by the manifest, which comes last. What begins as JSON does and is no longer than a
+    document may be is kept, and may turn out to be a layer; everything else is taken for a layer.
+    """
+
+    def __init__(self, sink: LayerSink, memory: Memory) -> None:
+        self.busy = threading.Lock()
+        self.size = 0
+        """Bytes that have come."""
+        self._sink = sink
+        self._memory = memory
+        self._kept = b""
+        self._digest = hashlib.sha256()
+        self._blob: LayerBlob | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes. Raises what the sink raises."""
+        self.size += len(data)
+        if self._blob is None and self._is_kept(data):
+            self._digest.update(data)
+            self._kept += data
+            return
+        if self._blob is None:
+            self._blob = LayerBlob(self._sink)
+            self._blob.feed(self._kept)
+            self._forget()
+        self._blob.feed(data)
+
+    def finish(self, digest: str) -> bytes | Layer | ArchiveError:
+        """What it was: a document, a layer that the sink has now, or a layer that is broken.
+
+        Raises WrongDigestError, or what the sink raises.
+        """
+        if self._blob is None:
+            if f"sha256:{self._digest.hexdigest()}" != digest:
+                self.abandon()
+                raise WrongDigestError
+            return self._kept
+        try:
+            return self._blob.finish(digest)
+        except ArchiveError as error:
+            return error
+        finally:
+            self._blob.abandon()
+
+    def abandon(self) -> None:
+        """It will not be finished."""
+        self._forget()
+        if self._blob is not None:
+            self._blob.abandon()
+
+    def _is_kept(self, data: bytes) -> bool:
+        start = (self._kept + data[:1])[:1]
+        if start not in _DOCUMENT_STARTS or self.size > json.DOCUMENT_LIMIT:
+            return False
+        return self._memory.take(len(data))
+
+    def _forget(self) -> None:
+        self._memory.give(len(self._kept))
+        self._kept = b""
