@@ -1,14 +1,16 @@
 """Packaging of arv-keepdocker; everything else that tools need lives in dot-files."""
 
+import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from setuptools import Distribution, find_packages, setup
 
 HERE = Path(__file__).parent
-DESCRIPTION = "Put container images into Arvados"
+DESCRIPTION = "Store and list container images in Arvados"
 FOUND = re.search(r'^__version__ = "([^"]+)"$', (HERE / "arv_keepdocker" / "__init__.py").read_text(), re.MULTILINE)
 assert FOUND is not None
 VERSION = FOUND[1]
@@ -16,8 +18,8 @@ COMMANDS = ["arv-keepdocker", "keepdocker"]
 
 # requests is what registries are asked with; arvados-python-client brings it, too.
 INSTALL = ["arvados-python-client>=3.1,<5", "ciso8601>=2.0", "requests>=2.25"]
-# What makes the manual page and the shells' completions from the parser, which has arv-put's options.
-DOCUMENT = ["argparse-manpage>=4.5", "shtab>=1.7"]
+# What makes the shells' completions from the parser, which has arv-put's options.
+DOCUMENT = ["shtab>=1.7"]
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
 # Python has a decoder of its own from 3.14 on.
 ZSTD = ['backports.zstd>=1.0; python_version < "3.14"']
@@ -47,36 +49,26 @@ class Documents(Distribution().get_command_class("install_data")):  # type: igno
 def documents(directory: Path) -> Iterator[tuple[str, list[str]]]:
     """Write them, and say where they are to be installed; nothing if what that needs is not there."""
     sys.path.insert(0, str(HERE))
+    date = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))))
+    texts = {}
     try:
-        import shtab
-        from argparse_manpage.manpage import Manpage
-
+        from arv_keepdocker.cli import completion, manual
         from arv_keepdocker.cli.main import option_parser
 
-        parser = option_parser()
+        for name in COMMANDS:
+            parser = option_parser()
+            parser.prog = name
+            texts[f"share/man/man1/{name}.1"] = manual.page(parser, VERSION, date)
+            texts[f"share/bash-completion/completions/{name}"] = completion.script(parser, "bash")
+            texts[f"share/zsh/site-functions/_{name}"] = completion.script(parser, "zsh")
     except ImportError as error:
         print(f"warning: no manual page and no completions: {error}", file=sys.stderr)
         return
-    for action in parser._actions:
-        if action.dest == "from_archive":
-            vars(action)["complete"] = shtab.FILE
-    about = {
-        "project_name": "arv-keepdocker",
-        "version": VERSION,
-        "description": DESCRIPTION,
-        "manual_title": "Arvados",
-    }
-    for name in COMMANDS:
-        parser.prog = name
-        for target, text in (
-            (f"share/man/man1/{name}.1", str(Manpage(parser, about))),
-            (f"share/bash-completion/completions/{name}", shtab.complete(parser, "bash")),
-            (f"share/zsh/site-functions/_{name}", shtab.complete(parser, "zsh")),
-        ):
-            path = directory / target
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text + "\n")
-            yield str(Path(target).parent), [str(path.relative_to(HERE))]
+    for target, text in texts.items():
+        path = directory / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        yield str(Path(target).parent), [str(path.relative_to(HERE))]
 
 
 setup(

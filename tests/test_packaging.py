@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from arv_keepdocker.cli import about
 from arv_keepdocker.cli.main import option_parser
 
 ROOT = Path(__file__).parent.parent
@@ -43,9 +44,8 @@ def options() -> set[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_manual_page_has_every_option(share: Path, command: str) -> None:
     page = (share / "man" / "man1" / f"{command}.1").read_text().replace("\\", "")
-    assert set(re.findall(r"fB(--?[a-z][a-z-]*)fR", page)) == options() - {"-h", "--help"}
-    assert "exit status" in page
-    assert f"{command} - Put container images into Arvados" in page.replace("fB", "").replace("fR", "")
+    assert set(re.findall(r"(?:^|, )fB(--?[a-z][a-z-]*)fR", page, re.MULTILINE)) == options()
+    assert f"{command} - {about.PURPOSE}".rstrip(".") in page
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -55,27 +55,41 @@ def test_zsh_knows_every_option(share: Path, command: str) -> None:
     assert set(re.findall(r"(?<=[\"{,*])(--?[a-z][a-z-]*)(?=[\[,}])", script)) == options()
 
 
-def completed(share: Path, command: str, *words: str) -> set[str]:
-    """What bash offers for the last word."""
-    script = share / "bash-completion" / "completions" / command
+def completed(share: Path, line: str) -> set[str]:
+    """What bash offers at the end of the line, in place of what follows the last space, : or =."""
+    command = line.partition(" ")[0]
     code = f"""
-        source {script}
+        source {share}/bash-completion/completions/{command}
+        compopt() {{ :; }}
         read -ra registration <<<"$(complete -p {command})"
-        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        COMP_LINE=$1 COMP_POINT=${{#1}} COMP_TYPE=9
         for ((i = 0; i < ${{#registration[@]}}; i++)); do
-            [ "${{registration[i]}}" != -F ] || "${{registration[i + 1]}}" "$1" "${{!#}}" "${{@: -2:1}}"
+            [ "${{registration[i]}}" != -F ] || "${{registration[i + 1]}}" {command}
         done
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
-    shell = ["bash", "--norc", "-c", code, "bash", command, *words]
-    done = subprocess.run(shell, capture_output=True, text=True, check=True, cwd=share)
+    shell = ["bash", "--norc", "-c", code, "bash", line]
+    environment = {**os.environ, "PATH": f"{share}:{os.environ['PATH']}"}
+    done = subprocess.run(shell, capture_output=True, text=True, check=True, cwd=share, env=environment)
     return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bash_completes(share: Path, command: str) -> None:
-    assert completed(share, command, "-") == options()
-    assert completed(share, command, "images", "--form") == {"--format"}
-    assert completed(share, command, "images", "--format", "") == {"table", "wide", "json", "jsonl"}
-    assert completed(share, command, "images", "--sort", "n") == {"name"}
-    assert completed(share, command, "--from-archive", "z") == {"zsh"}
+    docker = share / "docker"
+    docker.write_text("#!/bin/sh\n[ \"$1 $2\" = 'image ls' ] && printf 'b/tool:1.0\\nb/tool:2.0\\n<none>:<none>\\n'\n")
+    docker.chmod(0o755)
+    assert completed(share, f"{command} -") == options()
+    assert completed(share, f"{command} ") == {"images", "b/tool:1.0", "b/tool:2.0"}
+    assert completed(share, f"{command} im") == {"images"}
+    assert completed(share, f"{command} --pull b/tool:1") == {"1.0"}
+    assert completed(share, f"{command} images --form") == {"--format"}
+    assert completed(share, f"{command} images --format ") == {"table", "wide", "json", "jsonl"}
+    assert completed(share, f"{command} images --format=w") == {"wide"}
+    assert completed(share, f"{command} images --sort n") == {"name"}
+    assert completed(share, f"{command} images --filter ref") == {"reference="}
+    assert completed(share, f"{command} images --filter dangling=") == {"true", "false"}
+    assert completed(share, f"{command} images --filter=d") == {"dangling=true", "dangling=false"}
+    assert completed(share, f"{command} --engine ") == {"docker", "podman"}
+    assert completed(share, f"{command} --platform linux/arm") == {"linux/arm64"}
+    assert completed(share, f"{command} --from-archive z") == {"zsh"}

@@ -1,0 +1,97 @@
+"""What the program says of itself, in tables from which the help and the manual page are made, and which tests compare
+with what it does. Between backquotes is what is typed as it stands."""
+
+from collections.abc import Mapping, Sequence
+
+PURPOSE = "Store and list container images in Arvados."
+
+EXIT_STATUSES: Mapping[int, str] = {
+    0: "done",
+    1: "any other failure, such as a full disk",
+    2: "wrong usage, or a name that docker rejects",
+    3: "the image is neither in the engine nor in Arvados; or there is no image of that name to list",
+    4: "the container engine is missing, unreachable or failed",
+    5: "the image is broken or incomplete, or the cluster refuses its format",
+    6: "Arvados or Keep refused, failed or cannot be reached",
+    7: "a dry run found something that would be written to Arvados",
+    130: "stopped by SIGINT",
+    143: "stopped by SIGTERM",
+}
+
+ENVIRONMENT: Mapping[str, str] = {
+    "ARVADOS_API_HOST": "the cluster: a host name, and perhaps a port",
+    "ARVADOS_API_TOKEN": "your token, which the Arvados Workbench shows under 'Get API token'",
+    "ARVADOS_API_HOST_INSECURE": "if it is 1, the cluster's certificate is not verified",
+    "ARVADOS_KEEP_SERVICES": "URLs of the Keep services to use, instead of those that the cluster names",
+    "ARVADOS_KEEP_PROXY": "URL of the Keep proxy to use",
+    "ARVADOS_DEBUG": "if it is set, the SDK's log is shown, and tracebacks of errors",
+    "ARV_KEEPDOCKER_ENGINE": "the container engine, as with `--engine`",
+    "ARV_KEEPDOCKER_UNIVERSAL": "1 or 0, as with `--universal` or `--no-universal`",
+    "DOCKER_HOST": "the Docker daemon; `docker` obeys its other variables, too",
+    "SSL_CERT_FILE": "certificates of the authorities to trust, by default `/etc/arvados/ca-certificates.crt` "
+    "if that exists, or else the system's",
+    "XDG_CACHE_HOME": "where caches are, by default `~/.cache`",
+    "XDG_CONFIG_HOME": "where settings are, by default `~/.config`",
+    "TERM": "if it is dumb, progress is not redrawn in place",
+}
+
+FILES: Mapping[str, str] = {
+    "~/.config/arvados/settings.conf": "settings, such as ARVADOS_API_HOST and ARVADOS_API_TOKEN, that are not in the "
+    "environment",
+    "~/.cache/arvados/docker": "notes of what was sent, with which an interrupted upload resumes, and locks that let "
+    "one run at a time store an image; with `--via-arv-put`, the image while it is uploaded. What dead runs leave "
+    "there is removed after a week",
+}
+
+EXAMPLES: Sequence[tuple[str, str]] = (
+    ("Store an image that docker has", "arv-keepdocker bio/tool:1.1"),
+    ("Store what its registry has now, in a project", "arv-keepdocker --pull --project-uuid UUID bio/tool:1.1"),
+    ("See what would be written", "arv-keepdocker --dry-run bio/tool:1.1"),
+    ("Store an image from another machine", "ssh HOST docker save bio/tool:1.1 | arv-keepdocker --from-archive -"),
+    ("Store an archive under another name", "arv-keepdocker --from-archive image.tar bio/tool 1.1"),
+    ("List all images of a repository", "arv-keepdocker images --filter reference=bio/tool"),
+    ("List the ten largest images", "arv-keepdocker images --format wide --sort size --limit 10"),
+    (
+        "Print all portable data hashes",
+        "arv-keepdocker images --format jsonl | jq -r .portable_data_hash",
+    ),
+)
+
+FILTERS: Mapping[str, str] = {
+    "reference=PATTERN": "images with such a name, as in `docker images`: `*` and `?` do not match a slash, and "
+    "the tag can be left out",
+    "before=IMAGE": "images older than this one, a name or an id",
+    "since=IMAGE": "images newer than this one",
+    "dangling=true": "images without a name",
+    "dangling=false": "images with a name",
+}
+
+JSON_KEYS: Mapping[str, str] = {
+    "repository": "the name's repository; null for an image without a name",
+    "tag": "the name's tag; null if there is none",
+    "digest": "the digest in a name such as repo@sha256:...; else null",
+    "id": "by which compute nodes know the image: `sha256:` and 64 digits",
+    "engine_id": "what Docker's containerd image store calls the image, if that is not its id; else null",
+    "collection_uuid": "the collection that it is in",
+    "portable_data_hash": "of the collection's content",
+    "owner_uuid": "the project or user that owns the collection",
+    "owner_name": "the project's or user's name; null if you may not read it",
+    "created": "when the image was made, in UTC; null if unknown",
+    "stored_at": "when the collection was made, in UTC",
+    "size": "bytes of the collection's file",
+}
+
+DESCRIPTION: Sequence[str] = (
+    "With IMAGE, the image is looked for in the container engine and in Arvados, uploaded if Arvados does not have it, "
+    "and recorded under its name. The UUID of its collection is printed on stdout; everything else is on stderr. "
+    "Layers that Arvados has are not sent again, and an interrupted upload resumes when the same command is run again.",
+    "With the word `images`, or with no IMAGE and no options but those for listing, the images in Arvados are listed, "
+    "the most preferred first: of several with one name, the first is what a workflow runs in. `images` NAME lists "
+    "those of exactly that name, or if there are none, those whose id begins with NAME.",
+    "IMAGE [TAG] is a repository with or without a tag (`repo`, `repo:tag`, `repo TAG`, `host:port/repo:tag`), a "
+    "digest (`repo@sha256:DIGEST`), or an image id, full or short, with or without `sha256:`. The tag is latest by "
+    "default. Arvados records the name as you write it; an id is recorded without a name. An image called images is "
+    "`images:latest`. Put `--` before what begins with a hyphen.",
+)
+
+SEE_ALSO = ("arv-put(1)", "docker-image-save(1)", "podman-save(1)", "https://arvados.org")
