@@ -26,11 +26,14 @@ PACKAGE = Path(arv_keepdocker.__file__).parent
 SDKS = {"ARVADOS_API_HOST_INSECURE", "SSL_CERT_FILE"}
 """Environment variables that only the SDK reads."""
 DOCKERS = {"DOCKER_HOST"}
-NOT_THE_USERS = {"HOME", "CACHE_DIRECTORY", "CONFIGURATION_DIRECTORY"}
+NOT_THE_USERS = {"HOME", "CACHE_DIRECTORY", "CONFIGURATION_DIRECTORY", "DOCKER_CONTENT_TRUST"}
 REGISTRYS = {"CURL_CA_BUNDLE", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "REQUESTS_CA_BUNDLE", "XDG_RUNTIME_DIR"}
 """Those of a registry's clients, to be documented with the option that asks a registry."""
-NOT_VARIABLES = {"HTTP_REQUEST", "WRONG_VERSION_NUMBER"}
-"""OpenSSL's reasons."""
+NOT_VARIABLES = {
+    *("HTTP_REQUEST", "WRONG_VERSION_NUMBER"),  # OpenSSL's reasons
+    *("BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID"),  # a registry's
+    *("MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "SIZE_INVALID"),
+}
 
 
 def test_exit_statuses_are_those_that_there_are() -> None:

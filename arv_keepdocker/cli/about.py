@@ -27,6 +27,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "ARVADOS_DEBUG": "if it is set, the SDK's log is shown, and tracebacks of errors",
     "ARV_KEEPDOCKER_ENGINE": "the container engine, as with `--engine`",
     "ARV_KEEPDOCKER_UNIVERSAL": "1 or 0, as with `--universal` or `--no-universal`",
+    "ARV_KEEPDOCKER_VIA_PUSH": "1 or 0, as with `--via-push` or `--no-via-push`",
     "DOCKER_HOST": "the Docker daemon; `docker` obeys its other variables, too",
     "SSL_CERT_FILE": "certificates of the authorities to trust, by default `/etc/arvados/ca-certificates.crt` "
     "if that exists, or else the system's",
