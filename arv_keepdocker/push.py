@@ -24,7 +24,9 @@ from .terminal.display import Display, Style
 if TYPE_CHECKING:  # not needed for an image that is there already, nor is what uploads
     from .images.image import Image, Wanted
     from .keep.units import LayerState
+    from .sources.registry.source import RegistrySource
     from .sources.source import Source
+    from .store.streaming import Streaming
 
 _CLOCK_TOLERANCE = 24 * 60 * 60
 """Seconds by which another machine's clock may be ahead."""
@@ -40,6 +42,10 @@ class Options:
     """None only for an archive, which may name its image itself."""
     archive: str | None = None
     """The file, or `-`, that the image is in, instead of an engine."""
+    registry: bool = False
+    """Get the image from its registry, instead of an engine."""
+    insecure: bool = False
+    """Take a registry that cannot prove who it is."""
     platform: Platform | None = None
     universal: bool | None = None
     """Whether to store the universal form; None lets the engine decide."""
@@ -147,6 +153,8 @@ def push(options: Options, tools: Tools) -> Outcome:
 def _push(project: str, options: Options, tools: Tools) -> Outcome:
     if options.archive is not None:
         return _push_archive(options.archive, project, options, tools)
+    if options.registry:
+        return _push_from_registry(project, options, tools)
     found = _find(options, tools)
     if found.in_engine is not None:
         return _push_from_engine(found.in_engine, found, project, options, tools)
@@ -187,18 +195,14 @@ def _stored_already(entry: Entry, image: EngineImage, options: Options, tools: T
     """What Arvados has of the image, as far as its id tells before it is saved."""
     if options.force or entry.engine_id is None:
         return _there(entry, options, tools)
-    catalog = tools.catalog
     single = image.several_platforms is not True
-    candidates = [replace(entry, image_id=known) for known in catalog.recognize(entry, single)]
-    if single:
-        # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
-        # other form, the engine's Id may be one that compute nodes do not know the image by.
-        candidates.append(replace(entry, engine_id=None, platform=None, universal=True))
-    for candidate in candidates:
-        plan = catalog.adopt(candidate)
-        if plan is not None:
-            return _carried_out(plan, options, tools)
-    return None
+    outcome = _recognized(entry, single, options, tools)
+    if outcome is not None or not single:
+        return outcome
+    # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
+    # other form, the engine's Id may be one that compute nodes do not know the image by.
+    plan = tools.catalog.adopt(replace(entry, engine_id=None, platform=None, universal=True))
+    return _carried_out(plan, options, tools) if plan is not None else None
 
 
 def _save_and_store(image: EngineImage, entry: Entry, options: Options, tools: Tools) -> Outcome:
@@ -265,6 +269,70 @@ def _push_archive(file: str, project: str, options: Options, tools: Tools) -> Ou
             return stored or _made(taken, entry, options, tools)
 
 
+def _push_from_registry(project: str, options: Options, tools: Tools) -> Outcome:
+    from .sources.registry.source import open_registry
+
+    reference = options.reference
+    assert reference is not None
+    if options.insecure:
+        tools.display.warning("others on the network can read the registry's password and change what it sends")
+    retries = tools.catalog.cluster.retries
+    source = open_registry(reference, options.platform, tools.display, retries, options.insecure)
+    digest = source.head()
+    # A name that stands for one image alone means that, whatever it is for.
+    single = source.is_index is False and options.platform is None
+    entry = Entry(project, digest, reference.name, options.title, universal=bool(options.universal))
+    entry = replace(entry, engine_id=digest, platform=None if single else options.platform or USUAL)
+    with _only_one_run(digest, options, tools):
+        outcome = None if options.force else _recognized(entry, single, options, tools)
+        return outcome or _fetch_and_store(source, entry, options, tools)
+
+
+def _fetch_and_store(source: "RegistrySource", entry: Entry, options: Options, tools: Tools) -> Outcome:
+    """Store what the registry has, unless Arvados turns out to have it by another name or from elsewhere."""
+    found = source.describe()
+    about = found.configuration
+    _warn_of_platform(about.platform, options, tools)
+    _warn_of_time(about.created, tools)
+    entry = replace(entry, image_id=found.image_id, platform=options.platform or about.platform).made_at(about.created)
+    with _only_one_run(entry.image_id, options, tools):
+        outcome = None if entry.universal else _there(entry, options, tools)
+        if outcome is not None:
+            return outcome
+        tools.catalog.projects.check_writable(entry.project)
+        _check_format(options, tools)
+        if options.dry_run:
+            layers = _streaming(options, tools).layers_known(
+                entry.name, [(layer.diff_id, layer.size) for layer in found.layers]
+            )
+            return Outcome(tools.catalog.new(entry), None, sum(layer.size for layer in layers if layer.new), layers)
+        return _fetched(source, entry, options, tools)
+
+
+def _fetched(source: "RegistrySource", entry: Entry, options: Options, tools: Tools) -> Outcome:
+    from .images.image import Wanted
+
+    with _streaming(options, tools).take(source, Wanted(entry.name, options.platform), entry.universal) as taken:
+        tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
+        _pass_on_warnings(taken.image, tools)
+        entry = replace(entry, image_id=taken.image_id)
+        outcome = _there(entry, options, tools) if entry.universal else None
+        outcome = outcome or _made(taken, entry, options, tools)
+    for digest in taken.image.digests:
+        if digest != entry.engine_id and outcome.collection is not None:  # an engine may know it by that
+            tools.catalog.link(outcome.collection, replace(entry, engine_id=digest).made_at(taken.image.created))
+    return outcome
+
+
+def _recognized(entry: Entry, single: bool, options: Options, tools: Tools) -> Outcome | None:
+    """The image that Arvados has by a digest that it is known by elsewhere."""
+    for image_id in tools.catalog.recognize(entry, single):
+        plan = tools.catalog.adopt(replace(entry, image_id=image_id))
+        if plan is not None:
+            return _carried_out(plan, options, tools)
+    return None
+
+
 def _how_to_name(image: "Image") -> str:
     """What to do about an image that has no name."""
     known, tag = (f", only the tag {image.tags[0]}", image.tags[0]) if image.tags else ("", "TAG")
@@ -317,11 +385,15 @@ def _warn_of_another(plan: Plan, uuid: str, tools: Tools) -> None:
 
 
 def _way(options: Options, tools: Tools) -> Way:
-    resume = options.resume and not options.force
     if options.via_arv_put:
         from .store.via_arv_put import ViaArvPut
 
+        resume = options.resume and not options.force
         return ViaArvPut(tools.catalog, tools.cache, tools.display, options.put_arguments, resume)
+    return _streaming(options, tools)
+
+
+def _streaming(options: Options, tools: Tools) -> "Streaming":
     from .store.streaming import Streaming
 
     return Streaming(
@@ -330,7 +402,7 @@ def _way(options: Options, tools: Tools) -> Way:
         tools.display,
         options.threads,
         reuse=not options.force,
-        resume=resume,
+        resume=options.resume and not options.force,
         remember=options.remember and not options.dry_run,
         dry_run=options.dry_run,
     )
@@ -423,7 +495,9 @@ def _find_in_arvados(wanted: Reference, options: Options, tools: Tools, problem:
     except ImageNotFoundError as error:
         raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
     if stored is None:
-        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", problem.hint) from problem
+        without = "With --from-registry, no engine is needed."
+        hint = " ".join(filter(None, [problem.hint, without if wanted.name is not None else None])) or None
+        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", hint) from problem
     image, reference = stored
     tools.display.warning(f"{problem}; using the image that Arvados has in {image.collection}")
     _warn_of_platform(Platform.recorded(image.properties.get(PLATFORM)), options, tools)

@@ -58,8 +58,8 @@ exit status:
   0    done
   1    a failure that is none of the following
   2    wrong usage
-  3    the image is neither in the container engine nor in Arvados
-  4    the container engine is missing, unreachable, or failed
+  3    the image is neither in the container engine (or registry) nor in Arvados
+  4    the container engine or registry is missing, unreachable, or failed
   5    the saved image is broken, or of a format that the cluster refuses
   6    Arvados or Keep could not be asked, refused, or failed
   7    a dry run that would have written something to Arvados
@@ -286,6 +286,18 @@ def option_parser() -> _Parser:
         "instead of an engine's; '-' is standard input. IMAGE [TAG] is the name that it gets, by default its own",
     )
     add(
+        "--from-registry",
+        action="store_true",
+        help="download the image from its registry, without a container engine, with the credentials that docker "
+        "login or podman login has stored",
+    )
+    add(
+        "--insecure-registry",
+        action="store_true",
+        help="with --from-registry: do not verify the registry's certificate, and accept plain HTTP, so that "
+        "others on the network can read your password and change the image",
+    )
+    add(
         "--universal",
         action=argparse.BooleanOptionalAction,
         help="store the image in a form that has the same id on every container engine (by default if it is in "
@@ -371,6 +383,8 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
         Options(
             reference=_reference(options),
             archive=options.from_archive,
+            registry=options.from_registry,
+            insecure=options.insecure_registry,
             platform=Platform.parse(options.platform) if options.platform is not None else None,
             universal=_switch(options.universal, _UNIVERSAL),
             project=options.project_uuid,
@@ -423,9 +437,12 @@ def _reference(options: argparse.Namespace) -> Reference | None:
     if options.image is None:
         return None
     found = reference.parse(options.image, options.tag)
-    if options.from_archive is None:
+    if options.from_registry:
+        if found.name is None:
+            raise UsageError(f"{found} is an id, by which no registry knows an image; give its name")
+    elif options.from_archive is None:
         return found
-    if found.name is None:
+    elif found.name is None:
         raise UsageError(f"{found} is an id; with --from-archive, IMAGE is the name that the image gets")
     return replace(found, id_prefix=None)
 

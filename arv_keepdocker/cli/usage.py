@@ -15,7 +15,7 @@ _LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}
 _BOTH = {"project_uuid", "retries"}
 _ON_STDERR = {"batch", "batch_progress", "no_progress", "progress", "silent"}
 """Options that change nothing of what is listed. They go with the word `images`, but do not list by themselves."""
-_NOT_WITH_ARCHIVE = {"pull": "--pull", "engine": "--engine", "via_push": "--via-push"}
+_OF_ENGINES = {"pull": "--pull", "engine": "--engine", "via_push": "--via-push"}
 
 _TRANSPORT = re.compile(r"(?:[a-z][a-z0-9-]*://|docker-daemon:|containers-storage:)(.+)")
 _FILE_TRANSPORT = re.compile(r"(?:docker|oci)-archive:(.+)")
@@ -51,11 +51,24 @@ def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None
     for dest, option in given.items():
         if getattr(options, dest) == "":
             raise UsageError(f"the value of {option} is empty")
-    for dest, option in _NOT_WITH_ARCHIVE.items():
-        if options.from_archive is not None and getattr(options, dest):
-            raise UsageError(f"{option} is for images of an engine, --from-archive for those of a file")
+    _check_source(options)
     if options.via_push and options.via_arv_put:
         raise UsageError("--via-push is not for --via-arv-put, which needs the whole image in a file")
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """An image comes from one place."""
+    file, registry = options.from_archive is not None, options.from_registry
+    if file and registry:
+        raise UsageError("--from-archive is for the image of a file, --from-registry for that of a registry")
+    for dest, option in _OF_ENGINES.items():
+        if (file or registry) and getattr(options, dest):
+            other = "--from-archive for those of a file" if file else "--from-registry for those of a registry"
+            raise UsageError(f"{option} is for images of an engine, {other}")
+    if registry and options.via_arv_put:
+        raise UsageError("--from-registry is not for --via-arv-put")
+    if options.insecure_registry and not registry:
+        raise UsageError("--insecure-registry is for --from-registry")
 
 
 def _check_listing(options: argparse.Namespace, given: Mapping[str, str]) -> None:

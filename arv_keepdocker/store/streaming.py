@@ -1,7 +1,7 @@
 """The usual way: layers go to Keep while they are read, block by block, and only what is new is sent."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
@@ -62,6 +62,23 @@ class Streaming:
             self.display.note(
                 f"this cluster's signatures are good for {seconds} s: nothing that Arvados has already can be reused"
             )
+
+    def layers_known(self, name: str | None, layers: Iterable[tuple[str, int]]) -> tuple[LayerState, ...]:
+        """Which layers of an image of this name, given as diff ids and sizes, Arvados has. Raises ArvadosError."""
+        known = self.known(name) if self.reuse else None
+        return tuple(LayerState(diff_id, size, not (known and known.find(diff_id))) for diff_id, size in layers)
+
+    def known(self, name: str | None) -> Known:
+        """What need not be sent of an image of this name."""
+        cluster = self.catalog.cluster
+
+        def manifests() -> Sequence[StoredManifest]:
+            user = cluster.current_user()["uuid"]
+            found = self.catalog.newest_manifests(name)
+            return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
+
+        journal = self.journal if self.resume else None
+        return Known(manifests, journal, getter(cluster), time.time() + _MARGIN, self.remember)
 
     @property
     def journal(self) -> Journal | None:
@@ -178,7 +195,7 @@ class Streamed:
         way = self._way
         journal = way.journal
         notes = journal if way.remember else None
-        known = self._known(journal)
+        known = way.known(self._wanted.name)
         put = _unsent if way.dry_run else _remembering(Putter(way.catalog.cluster), notes)
         sender = Sender(put, known.blocks if reuse else dict, way.threads)
         units = Units(sender, known if reuse else None, notes, read_back=self._source.remote)
@@ -202,18 +219,6 @@ class Streamed:
         return _Uploaded(
             image, arrangement.image_id, arrangement.universal, text, composed.layers, sender.sent, sender.reused
         )
-
-    def _known(self, journal: Journal | None) -> Known:
-        way = self._way
-        cluster = way.catalog.cluster
-
-        def manifests() -> Sequence[StoredManifest]:
-            user = cluster.current_user()["uuid"]
-            found = way.catalog.newest_manifests(self._wanted.name)
-            return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
-
-        until = time.time() + _MARGIN
-        return Known(manifests, journal if way.resume else None, getter(cluster), until, way.remember)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

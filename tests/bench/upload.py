@@ -96,7 +96,7 @@ class Site:
         start = time.perf_counter()
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(
-                [*self.program, *image.split(":")], env=self.environment, stdout=subprocess.DEVNULL, stderr=said
+                [*self.program, *image.rsplit(":", 1)], env=self.environment, stdout=subprocess.DEVNULL, stderr=said
             )
             peak = _Peak(self._home, process.pid)
             if kill_after is not None:
