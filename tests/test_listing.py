@@ -428,6 +428,31 @@ def test_the_cost_of_many(crowded: Sandbox, run: Command, run_upstream: Command)
     assert len(by_name) <= 5
 
 
+def test_rows_of_collections_are_read_only_where_some_are_missing(crowded: Sandbox, run: Command) -> None:
+    environment = dict(crowded.environment())
+
+    def rows(*words: str) -> tuple[list[Any], str]:
+        crowded.clear_requests()
+        result = run("images", *words, env=environment)
+        assert result.status == 0, result.stderr
+        asked = [request["query"] for request in crowded.requests() if request["path"].endswith("/collections")]
+        return [query for query in asked if query["limit"] != "0"], result.stdout
+
+    listed, everything = rows()
+    assert listed == []
+    assert rows("-q")[0] == []
+    assert rows("--format", "jsonl", "--limit", "1")[0]
+    # One that is gone is found to be missing, and so is not shown.
+    cluster = Cluster(crowded)
+    lost = everything.splitlines()[700].split()[3]
+    cluster.api().collections().delete(uuid=lost).execute()
+    listed, left = rows()
+    assert len(listed) == 1  # of two portions
+    assert left.splitlines() == [line for line in everything.splitlines() if lost not in line]
+    cluster.api().collections().untrash(uuid=lost).execute()
+    cluster.close()
+
+
 def test_nothing_is_missed_or_doubled_while_images_are_stored(crowded: Sandbox) -> None:
     cluster = Cluster(crowded)
     api = cluster.api()

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..parallel import Lanes
 from . import uuid_ranges
 from .client import Cluster, Lane, Record, chunks
 from .links import FIELDS, HASH_LINK, NAME_LINK, Link
@@ -39,10 +40,27 @@ def of_links(cluster: Cluster, links: Iterable[Record], project: str | None, fie
     survey = Survey()
     for record in links:
         (survey.hashes if record["link_class"] == HASH_LINK else survey.names).append(Link.of(record))
-    heads = sorted({link.collection for link in [*survey.hashes, *survey.names]})
-    for record in cluster.find_in("collections", "uuid", cluster.own_collections(heads), owned_by(project), fields):
-        survey.collections[record["uuid"]] = record
+    heads = cluster.own_collections(sorted({link.collection for link in [*survey.hashes, *survey.names]}))
+    portions = [partial(readable, cluster, portion, owned_by(project), fields) for portion in chunks(heads)]
+    with cluster.lanes(["collections"]) if len(portions) > 1 else Lanes([Lane(cluster.api)]) as lanes:
+        for found in lanes.each(portions):
+            survey.collections.update(found)
     return survey
+
+
+def readable(
+    cluster: Cluster, uuids: Sequence[str], filters: Sequence[Sequence[object]], fields: Sequence[str], lane: Lane
+) -> list[tuple[str, Record]]:
+    """Those of the collections that the user can read and that pass the `filters`, with these `fields`.
+
+    Where none of these is asked for they are only counted, which costs the server a fraction (on an Arvados with a
+    thousand images, 0.03 s instead of 0.5), unless some are missing.
+    """
+    filters = [["uuid", "in", uuids], *filters]
+    if not fields and cluster.count("collections", filters, lane) == len(uuids):
+        return [(uuid, _NOTHING) for uuid in uuids]
+    found = cluster.find("collections", filters, fields, lane)
+    return [(record["uuid"], {name: record[name] for name in fields} or _NOTHING) for record in found]
 
 
 def of_all(cluster: Cluster, project: str | None, fields: Sequence[str]) -> Survey:
@@ -89,7 +107,8 @@ class _Large:
             for names, hashes in lanes.each(again):
                 survey.names += names
                 survey.hashes += hashes
-            for found in lanes.each([partial(self._readable, chunk) for chunk in chunks(heads)]):
+            portions = [partial(readable, self._cluster, chunk, self._owned, self._fields) for chunk in chunks(heads)]
+            for found in lanes.each(portions):
                 survey.collections.update((self._heads[uuid], record) for uuid, record in found)
         return survey
 
@@ -123,8 +142,3 @@ class _Large:
         for record in self._cluster.find("links", filters, FIELDS, lane):
             both[record["link_class"]].append(Link.of(record))
         return both[NAME_LINK], both[HASH_LINK]
-
-    def _readable(self, heads: Sequence[str], lane: Lane) -> list[tuple[str, Record]]:
-        """The collections among these that the user can read, and that belong where they shall."""
-        found = self._cluster.find("collections", [["uuid", "in", heads], *self._owned], self._fields, lane)
-        return [(record["uuid"], {name: record[name] for name in self._fields} or _NOTHING) for record in found]

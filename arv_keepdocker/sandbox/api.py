@@ -59,7 +59,8 @@ _log = logging.getLogger(__name__)
 
 def _json(value: Any, status: int = 200, sort: bool = False) -> Answer:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=sort)
-    return Answer(status, text.encode() + b"\n")
+    items = value.get("items") if isinstance(value, dict) else None
+    return Answer(status, text.encode() + b"\n", rows=len(items) if isinstance(items, list) else 0)
 
 
 def _find(asked: Call) -> Endpoint:
@@ -167,7 +168,7 @@ class Api:
         else:
             answer = await self._in_thread(asked, self._answer)
         answer.headers = {**answer.headers, "X-Request-Id": asked.request_id}
-        entry.status, entry.response_size = answer.status, len(answer.body)
+        entry.status, entry.response_size, entry.rows = answer.status, len(answer.body), answer.rows
         if fault and fault.action == "drop-after":
             entry.status = 0
         return await send(request, answer, fault)

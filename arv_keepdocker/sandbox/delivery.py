@@ -26,6 +26,8 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     # What HEAD announces without sending it.
     length: int | None = None
+    # How many objects it lists.
+    rows: int = 0
 
 
 async def drop_content_type(request: web.Request, response: web.StreamResponse) -> None:

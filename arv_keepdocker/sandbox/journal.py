@@ -29,6 +29,8 @@ class Entry:
     query_size: int = 0
     request_size: int = 0
     response_size: int = 0
+    # How many objects a list in the answer has.
+    rows: int = 0
     status: int = 0
     seconds: float = 0
 

@@ -40,6 +40,8 @@ class Cost:
     sent: float
     """Bodies and queries, in bytes."""
     received: float
+    rows: float
+    """Of collections, which the server had to read."""
 
 
 @contextmanager
@@ -80,6 +82,7 @@ def cost(program: Sequence[str], sandbox: Sandbox, environment: Mapping[str, str
         len(requests),
         sum(request["request_size"] + request["query_size"] for request in requests),
         sum(request["response_size"] for request in requests),
+        sum(request["rows"] for request in requests if request["path"].endswith("/collections")),
     )
 
 
@@ -98,9 +101,10 @@ def compared(images: int, rounds: int, latency: int, sandbox: Sandbox, environme
         medians = Cost(*map(statistics.median, zip(*map(astuple, costs), strict=True)))
         print(
             f"  {name:8}  {medians.wall:7.2f} s  {medians.cpu:6.2f} s CPU  {medians.memory:4.0f} MiB  "
-            f"{medians.requests:4.0f} requests  {medians.sent:>11,.0f} B sent  {medians.received:>11,.0f} B received"
+            f"{medians.requests:4.0f} requests  {medians.sent:>11,.0f} B sent  {medians.received:>11,.0f} B received  "
+            f"{medians.rows:6.0f} rows of collections"
         )
-    met = True
+    met = verdict("  rows of collections", max(one.rows for one in ours), 0)
     for what, limit in WANTED.get((images, latency), {}).items():
         ratios = [getattr(a, what) / getattr(b, what) for a, b in zip(ours, theirs, strict=True)]
         met &= verdict(f"  {what}, ratio to upstream's", statistics.median(ratios), limit)
