@@ -9,8 +9,8 @@ EXIT_STATUSES: Mapping[int, str] = {
     0: "done",
     1: "any other failure, such as a full disk",
     2: "wrong usage, or a name that docker rejects",
-    3: "the image is neither in the engine nor in Arvados; or there is no image of that name to list",
-    4: "the container engine is missing, unreachable or failed",
+    3: "the image is neither in the engine (or registry) nor in Arvados; or there is no image of that name to list",
+    4: "the container engine or the registry is missing, unreachable or failed",
     5: "the image is broken or incomplete, or the cluster refuses its format",
     6: "Arvados or Keep refused, failed or cannot be reached",
     7: "a dry run found something that would be written to Arvados",
@@ -31,6 +31,11 @@ ENVIRONMENT: Mapping[str, str] = {
     "DOCKER_HOST": "the Docker daemon; `docker` obeys its other variables, too",
     "SSL_CERT_FILE": "certificates of the authorities to trust, by default `/etc/arvados/ca-certificates.crt` "
     "if that exists, or else the system's",
+    "REQUESTS_CA_BUNDLE": "more certificates to trust, for registries only",
+    "CURL_CA_BUNDLE": "the same",
+    "REGISTRY_AUTH_FILE": "where the credentials for registries are looked for first",
+    "DOCKER_CONFIG": "the directory of docker's config.json, by default `~/.docker`",
+    "XDG_RUNTIME_DIR": "where podman's containers/auth.json is",
     "XDG_CACHE_HOME": "where caches are, by default `~/.cache`",
     "XDG_CONFIG_HOME": "where settings are, by default `~/.config`",
     "TERM": "if it is dumb, progress is not redrawn in place",
@@ -39,6 +44,10 @@ ENVIRONMENT: Mapping[str, str] = {
 FILES: Mapping[str, str] = {
     "~/.config/arvados/settings.conf": "settings, such as ARVADOS_API_HOST and ARVADOS_API_TOKEN, that are not in the "
     "environment",
+    "~/.docker/config.json": "credentials for registries, as docker login writes them",
+    "~/.config/containers/auth.json": "credentials for registries, as podman login writes them",
+    "/etc/docker/certs.d": "certificates of registries, each in a directory HOST:PORT; also "
+    "`/etc/containers/certs.d` and `~/.config/containers/certs.d`",
     "~/.cache/arvados/docker": "notes of what was sent, with which an interrupted upload resumes, and locks that let "
     "one run at a time store an image; with `--via-arv-put`, the image while it is uploaded. What dead runs leave "
     "there is removed after a week",
@@ -49,6 +58,7 @@ EXAMPLES: Sequence[tuple[str, str]] = (
     ("Store what its registry has now, in a project", "arv-keepdocker --pull --project-uuid UUID bio/tool:1.1"),
     ("See what would be written", "arv-keepdocker --dry-run bio/tool:1.1"),
     ("Store an image from another machine", "ssh HOST docker save bio/tool:1.1 | arv-keepdocker --from-archive -"),
+    ("Store an image without a container engine", "arv-keepdocker --from-registry ghcr.io/bio/tool:1.1"),
     ("Store an archive under another name", "arv-keepdocker --from-archive image.tar bio/tool 1.1"),
     ("List all images of a repository", "arv-keepdocker images --filter reference=bio/tool"),
     ("List the ten largest images", "arv-keepdocker images --format wide --sort size --limit 10"),
