@@ -169,7 +169,8 @@ def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: l
 FORKING = """
 import faulthandler, os, signal, sys, time
 import arvados.commands.put
-import arv_keepdocker.cli.main, arv_keepdocker.push, arv_keepdocker.store.streaming, arv_keepdocker.store.via_arv_put
+import arv_keepdocker.cli.main, arv_keepdocker.push.story
+import arv_keepdocker.store.streaming, arv_keepdocker.store.via_arv_put
 
 for line in sys.stdin:
     pid = os.fork()

@@ -24,7 +24,8 @@ from ..images import reference
 from ..images.platform import Platform
 from ..images.reference import Reference
 from ..keep.cache import Cache, distrusted
-from ..push import Options, Outcome, Tools, push
+from ..push.request import Outcome, Request, Tools
+from ..push.story import push
 from ..sources.engine import Engine
 from ..terminal import interrupts, streams
 from ..terminal.display import PROGRAM, Display, Style, escaped
@@ -312,7 +313,7 @@ def option_parser() -> _Parser:
         "--threads",
         type=_count,
         metavar="N",
-        default=Options.threads,
+        default=Request.threads,
         help="how many blocks are sent at a time (default %(default)s)",
     )
     add(
@@ -380,7 +381,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
     if options.from_archive == "-":
         _check_stdin()
     outcome = push(
-        Options(
+        Request(
             reference=_reference(options),
             archive=options.from_archive,
             registry=options.from_registry,

@@ -31,6 +31,7 @@ class EngineSource:
 
     repeatable = True
     remote = False
+    fetched = None
 
     def __init__(self, engine: Engine, image: EngineImage) -> None:
         self.what = f"image {image.id}"
@@ -74,6 +75,7 @@ class FileSource:
     """An archive that was made elsewhere; `-` is standard input."""
 
     remote = False
+    fetched = None
 
     def __init__(self, file: str) -> None:
         self.what = f"archive {file}"

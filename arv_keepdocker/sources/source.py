@@ -18,6 +18,10 @@ class Source(Protocol):
     remote: bool
     """Whether it takes longer to get a layer from there than to read it back from Keep."""
 
+    @property
+    def fetched(self) -> int | None:
+        """Bytes of layers that have come from a registry; None if it is none."""
+
     def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
         """Read the image, check all of it, and feed its layers to the sink.
 

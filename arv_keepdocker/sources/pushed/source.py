@@ -27,6 +27,7 @@ class PushSource:
 
     repeatable = True
     remote = False
+    fetched = None
 
     def __init__(
         self,

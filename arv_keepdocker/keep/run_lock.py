@@ -1,0 +1,44 @@
+"""Only one run at a time on a machine stores an image: others wait, and then find that it is there."""
+
+import contextlib
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from ..errors import CacheError
+from ..terminal.display import Display
+from .cache import Cache
+
+
+class RunLock:
+    """Locks that this run holds until its `with` block ends, by the ids and digests of images."""
+
+    def __init__(self, cache: Cache, display: Display, enabled: bool = True) -> None:
+        """Where it is not enabled, nothing is locked."""
+        self._enabled = enabled
+        self._cache = cache
+        self._display = display
+        self._held: set[str] = set()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def hold(self, digest: str) -> None:
+        """Wait until no other run stores this image. Where nothing can be locked, that is told and no error."""
+        if digest in self._held or not self._enabled:
+            return
+
+        def waiting(pid: int | None) -> AbstractContextManager[None]:
+            who = f"process {pid}" if pid is not None else "another run"
+            return self._display.waiting(f"{who}, which is storing image {digest}", at_once=True)
+
+        try:
+            self._stack.enter_context(self._cache.lock(digest, waiting))
+        except CacheError as error:
+            self._display.warning(f"{error}; going on without keeping other runs from storing the same image")
+        self._held.add(digest)

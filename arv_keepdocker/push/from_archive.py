@@ -1,0 +1,16 @@
+"""Finding an image in an archive file, or on standard input: only reading it tells which image it is."""
+
+from functools import partial
+
+from ..catalog.entry import Entry
+from ..images.image import Wanted
+from ..sources.archives import FileSource
+from .found import Found
+from .request import Request
+
+
+def find_in_archive(file: str, request: Request, project: str) -> Found:
+    """The image of the archive that the request names or, if that names none, the only one."""
+    entry = Entry(project, "", request.name, request.title, universal=bool(request.universal))
+    wanted = Wanted(request.name, request.platform)
+    return Found(entry, partial(FileSource, file), wanted, takes_names=request.name is None)

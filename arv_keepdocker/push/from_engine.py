@@ -1,0 +1,175 @@
+"""Finding an image in the container engine or, if that does not have it or cannot be asked, in Arvados."""
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..catalog.entry import PLATFORM, Entry
+from ..errors import EngineError, ImageNotFoundError, KeepdockerError
+from ..images.image import Wanted
+from ..images.platform import USUAL, Platform
+from ..images.reference import Reference, familiar
+from ..sources.described import EngineImage, PlatformNotFoundError
+from ..sources.pushed.names import TemporaryNames
+from ..terminal.display import Style
+from .found import Found, Known
+from .request import Request, Tools
+
+if TYPE_CHECKING:  # not needed for an image that is there already
+    from ..sources.source import Source
+
+
+def find_in_engine(request: Request, project: str, tools: Tools) -> Found:
+    """The image that the engine has; with --pull, what it has pulled; without, perhaps what only Arvados has.
+
+    Raises ImageNotFoundError or EngineError.
+    """
+    reference = request.reference
+    assert reference is not None
+    if request.pull:
+        reference = _to_be_pulled(reference, tools)
+        if reference.name is not None:
+            image = _pulled(reference.name, request, tools)
+            return _found(image, reference.name, request, project, tools)
+    try:
+        found = tools.engine.find(str(reference), request.platform)
+        problem: KeepdockerError = _not_in_engine(reference, tools)
+    except PlatformNotFoundError as error:
+        error.hint = _other_platform_hint(error, _resolved(reference, error.image).name, request)
+        return _of_other_platform(error, reference, request, project, tools)
+    except EngineError as error:
+        if request.pull:
+            raise
+        found, problem = None, error
+    if found is not None:
+        return _found(found, _resolved(reference, found).name, request, project, tools)
+    return _find_in_arvados(reference, request, project, tools, problem)
+
+
+def _found(image: EngineImage, name: str | None, request: Request, project: str, tools: Tools) -> Found:
+    TemporaryNames(tools.cache, tools.display.warning).take_back(tools.engine)
+    universal = image.containerd if request.universal is None else request.universal
+    entry = Entry(project, image.id, name, request.title, universal=universal).made_at(image.created)
+    certain = not image.containerd and not universal
+    single = image.several_platforms is not True
+    if not certain:
+        # The id that is recorded is a digest that only the archive tells, or an earlier run's link.
+        platform = image.platform if image.several_platforms is not False else None
+        entry = replace(entry, engine_id=image.id, platform=platform)
+    # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
+    # other form, the engine's Id may be one that compute nodes do not know the image by.
+    loaded = [replace(entry, engine_id=None, platform=None, universal=True)] if single else []
+    return Found(
+        entry,
+        partial(_source, image, request, tools),
+        Wanted(name, image.platform if image.containerd else None),
+        known=Known.BY_ID if certain else Known.BY_DIGEST,
+        single_image=single,
+        also_recorded_as=loaded,
+        created=image.created,
+        platform=image.platform,
+    )
+
+
+def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
+    """The image as the engine saves it or, if that is asked for, pushes it."""
+    if not request.via_push or request.via_arv_put:
+        from ..sources.archives import EngineSource
+
+        return EngineSource(tools.engine, image)
+    from ..sources.pushed.notes import PushNotes
+    from ..sources.pushed.source import PushSource
+    from .uploaders import streaming
+
+    names = TemporaryNames(tools.cache, tools.display.warning)
+    way = streaming(request, tools, request.dry_run)
+    return PushSource(tools.engine, image, names, PushNotes(way.journal, way.resume, way.remember), tools.display.note)
+
+
+def _of_other_platform(
+    error: PlatformNotFoundError, reference: Reference, request: Request, project: str, tools: Tools
+) -> Found:
+    """The image that the engine has for another platform only: Arvados may have the one that is meant.
+
+    Of an index it is known by the index's digest and the platform; of anything else, the Id is another image's.
+    """
+    if request.force or not error.image.several_platforms:
+        raise error
+    image = replace(error.image, platform=error.wanted, created=None)
+    found = _found(image, _resolved(reference, image).name, request, project, tools)
+    return replace(found, unavailable=error, instead=f"{error}; using the image that Arvados has of it")
+
+
+def _find_in_arvados(
+    wanted: Reference, request: Request, project: str, tools: Tools, problem: KeepdockerError
+) -> Found:
+    """The image that Arvados has, by its name or id, where the engine has the `problem`."""
+    if request.force:
+        raise problem
+    try:
+        own = USUAL if isinstance(problem, EngineError) else tools.engine.platform
+        stored = tools.catalog.find(wanted, request.platform or own, certain=request.platform is not None)
+    except ImageNotFoundError as error:
+        raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
+    if stored is None:
+        without = "With --from-registry, no engine is needed."
+        hint = " ".join(filter(None, [problem.hint, without if wanted.name is not None else None])) or None
+        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", hint) from problem
+    image, reference = stored
+    assert image.image_id is not None
+    return Found(
+        Entry(project, image.image_id, reference.name, request.title),
+        source=None,
+        known=Known.BY_ID,
+        stored=image,
+        unavailable=ImageNotFoundError(f"image {wanted} was in Arvados just now and is gone"),
+        instead=f"{problem}; using the image that Arvados has in {image.collection}",
+        platform=Platform.recorded(image.properties.get(PLATFORM)),
+    )
+
+
+def _resolved(reference: Reference, image: EngineImage) -> Reference:
+    """Whether a word that may be a name or the beginning of an id was the one or the other to the engine."""
+    if reference.id_prefix is None:
+        return reference
+    named = reference.name in [familiar(name) for name in image.names]
+    return replace(reference, id_prefix=None) if named else reference.as_id()
+
+
+def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
+    """By its name, unless it is an id: what the engine has by its id cannot be newer anywhere."""
+    if reference.id_prefix is None or reference.name is None:
+        return reference
+    image = tools.engine.look(str(reference))
+    return _resolved(reference, image) if image is not None else reference
+
+
+def _pulled(name: str, request: Request, tools: Tools) -> EngineImage:
+    display = tools.display
+    display.note(f"pulling {name}")
+    shown = display.progress is Style.LINE and display.stream.isatty()
+    tools.engine.pull(name, display.stream if shown else None, request.platform)
+    try:
+        image = tools.engine.find(name, request.platform)
+    except PlatformNotFoundError as error:
+        hint = _other_platform_hint(error, name, request)
+        raise EngineError(f"{tools.engine.name} pulled {name}, but {error}", hint) from error
+    if image is None:
+        raise EngineError(f"{tools.engine.name} pulled {name} and does not have it")
+    return image
+
+
+def _not_in_engine(reference: Reference, tools: Tools) -> ImageNotFoundError:
+    hint = f"Pull it with {tools.engine.name}, or use --pull."
+    if reference.name is None:
+        hint = "An id cannot be pulled; with --pull, give the image's name."
+    return ImageNotFoundError(f"{tools.engine.name} has no image {reference}", hint)
+
+
+def _other_platform_hint(error: PlatformNotFoundError, name: str | None, request: Request) -> str | None:
+    remedies = [f"store the one for {platform} with --platform {platform}" for platform in error.there]
+    if name is not None and not request.pull:
+        asked = f"--pull --platform {error.wanted}"
+        remedies.insert(0, f"pull it: {asked if request.platform is not None else '--pull'}")
+    words = ", or ".join(remedies)
+    return f"{words[0].upper()}{words[1:]}." if words else None

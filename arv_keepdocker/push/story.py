@@ -1,0 +1,164 @@
+"""The story of one image, whatever its source: find it, look for it in Arvados, send it if it is not there, record it.
+
+What is left behind when it stops: before `_send`, nothing. While the image is sent, blocks in Keep that nothing refers
+to, and notes of them in the cache directory, with which the next run goes on. Between collection and links, a
+collection that the scheduler does not take for an image, which the next run finds and completes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..catalog.plan import Made, Plan
+from ..keep.run_lock import RunLock
+from . import checks
+from .found import Found, Known
+from .lookup import look_up, look_up_id
+from .request import Outcome, Request, Tools
+
+if TYPE_CHECKING:  # not needed for an image that is there already
+    from ..catalog.entry import Entry
+    from .uploaders import Upload
+
+
+def push(request: Request, tools: Tools) -> Outcome:
+    """Store the image in Arvados unless it is there. Raises a KeepdockerError."""
+    checks.check_names([request.name])
+    if request.title is not None:
+        tools.catalog.check_title(request.title)
+    project = tools.catalog.projects.find(request.project)
+    found = _find(request, project, tools)
+    with RunLock(tools.cache, tools.display, enabled=not request.dry_run) as lock:
+        outcome = _store(found, request, tools, lock)
+    if not request.dry_run:
+        _report(outcome, tools)
+    return outcome
+
+
+def _find(request: Request, project: str, tools: Tools) -> Found:
+    """The image where the request says that it comes from."""
+    if request.archive is not None:
+        from .from_archive import find_in_archive
+
+        return find_in_archive(request.archive, request, project)
+    if request.registry:
+        from .from_registry import find_in_registry
+
+        return find_in_registry(request, project, tools)
+    from .from_engine import find_in_engine
+
+    return find_in_engine(request, project, tools)
+
+
+def _store(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
+    """Use what Arvados has of the image, else send it."""
+    for digest in found.digests:
+        lock.hold(digest)  # another run may be storing it: it is there afterwards
+    plan = look_up(found, request, tools.catalog)
+    if plan is None and found.unavailable is not None:
+        raise found.unavailable
+    checks.warn_of_found(found, request, tools)
+    if plan is not None:
+        outcome = _complete(plan, request, tools)
+    elif found.describe is not None:
+        return _store(found.describe(), request, tools, lock)
+    else:
+        outcome = _send(found, request, tools, lock)
+    if not request.dry_run:
+        tools.cache.discard(found.digest or outcome.image_id, outcome.image_id)
+    return outcome
+
+
+def _send(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
+    """Read the image and send what Arvados lacks of it, then record it."""
+    from .uploaders import uploader
+
+    assert found.source is not None
+    source, project, sends = found.source(), found.entry.project, not request.dry_run
+    if found.digest is not None:
+        checks.check_storable(project, request, tools)
+    elif not source.repeatable:
+        # It is sent while it is read, unless that is known to be in vain.
+        sends = sends and tools.catalog.projects.refusal(project) is None
+    if request.dry_run and found.layers is not None:
+        return _foreseen(found, found.layers, request, tools)
+    tools.cache.remove_leftovers()
+    with uploader(request, tools, dry_run=not sends).take(source, found.wanted, found.entry.universal) as upload:
+        if source.fetched is not None:
+            tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
+        checks.warn_of_read(upload.image, found, request, tools)
+        entry = _identified(found, upload, tools)
+        lock.hold(entry.image_id)
+        outcome = _record(found, entry, upload, request, tools)
+    if found.records_digests and outcome.collection is not None:
+        _link_digests(outcome.collection, entry, upload, tools)
+    return outcome
+
+
+def _foreseen(found: Found, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
+    """What a dry run tells of an image that it need not read."""
+    from .uploaders import streaming
+
+    states = streaming(request, tools, dry_run=True).layers_known(found.entry.name, layers)
+    new = sum(layer.size for layer in states if layer.new)
+    return Outcome(tools.catalog.new(found.entry), None, new, states)
+
+
+def _identified(found: Found, upload: "Upload", tools: Tools) -> "Entry":
+    """How the image is to be recorded, now that it has been read."""
+    entry, image = found.entry, upload.image
+    name, *further = image.names or [None] if found.takes_names else [entry.name]
+    checks.check_names([name, *further])
+    if name is None and found.takes_names:
+        known, tag = (f", only the tag {image.tags[0]}", image.tags[0]) if image.tags else ("", "TAG")
+        tools.display.note(f"the archive gives its image no name{known}; to give it one, add IMAGE {tag}")
+    entry = replace(
+        entry,
+        image_id=upload.image_id,
+        name=name,
+        further_names=tuple(filter(None, further)),
+        engine_id=found.digest if found.digest != upload.image_id else None,
+        # What was universal already is found as such later, whatever was asked for now.
+        universal=entry.universal or upload.universal,
+    )
+    return entry.made_at(image.created)
+
+
+def _complete(plan: Plan, request: Request, tools: Tools) -> Outcome:
+    """Make what is missing to an image that Arvados has; nothing is missing to it if it is whole and unwritable."""
+    if plan.steps:
+        refusal = tools.catalog.projects.refusal(plan.entry.project)
+        if refusal is not None and not plan.whole:
+            raise refusal
+        plan = plan if refusal is None else replace(plan, links=())
+    return Outcome(plan, plan.source if request.dry_run else plan.carry_out())
+
+
+def _record(found: Found, entry: "Entry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
+    """Make the collection, then its links, unless Arvados turns out to have the image after all."""
+    looked_up = found.known is Known.BY_ID and entry.image_id == found.entry.image_id
+    plan = None if looked_up else look_up_id(entry, request, tools.catalog)
+    if plan is not None:
+        return _complete(plan, request, tools)
+    if found.digest is None:
+        checks.check_storable(entry.project, request, tools)
+    plan = tools.catalog.new(entry)
+    if not request.dry_run:
+        return Outcome(plan, upload.store(entry))
+    from ..store.streaming import Streamed
+
+    assert isinstance(upload, Streamed)
+    return Outcome(plan, None, upload.sent, upload.layers)
+
+
+def _link_digests(collection: str, entry: "Entry", upload: "Upload", tools: Tools) -> None:
+    for digest in upload.image.digests:
+        if digest != entry.engine_id:
+            tools.catalog.link(collection, replace(entry, engine_id=digest).made_at(upload.image.created))
+
+
+def _report(outcome: Outcome, tools: Tools) -> None:
+    if outcome.plan.made is not Made.STORED:
+        project = tools.catalog.projects.called(outcome.plan.entry.project)
+        tools.display.note(outcome.plan.summary(project))
+    checks.warn_of_preferred(outcome, tools)

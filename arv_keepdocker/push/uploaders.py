@@ -1,0 +1,58 @@
+"""How an image gets from its source to Keep: the ways to choose from."""
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from ..catalog.entry import Entry
+from ..images.image import Image, Wanted
+from ..sources.source import Source
+from .request import Request, Tools
+
+if TYPE_CHECKING:
+    from ..store.streaming import Streaming
+
+
+class Upload(Protocol):
+    """A whole, checked image that can be stored."""
+
+    image_id: str
+    """The id under which it is stored: an engine that has loaded it knows it by that."""
+    image: Image
+    universal: bool
+    """Whether it is stored in the universal form."""
+
+    def store(self, entry: Entry) -> str:
+        """Make it a collection with its links, and return the collection's UUID. Raises ArvadosError."""
+
+
+class Uploader(Protocol):
+    """One way to Keep."""
+
+    def take(self, source: Source, wanted: Wanted, universal: bool) -> AbstractContextManager[Upload]:
+        """Read the image and check it; nothing is recorded yet."""
+
+
+def uploader(request: Request, tools: Tools, dry_run: bool) -> Uploader:
+    """The way that the request asks for; with `dry_run` nothing is sent."""
+    if request.via_arv_put:
+        from ..store.via_arv_put import ViaArvPut
+
+        resume = request.resume and not request.force
+        return ViaArvPut(tools.catalog, tools.cache, tools.display, request.put_arguments, resume)
+    return streaming(request, tools, dry_run)
+
+
+def streaming(request: Request, tools: Tools, dry_run: bool) -> "Streaming":
+    """The usual way, block by block."""
+    from ..store.streaming import Streaming
+
+    return Streaming(
+        tools.catalog,
+        tools.cache,
+        tools.display,
+        request.threads,
+        reuse=not request.force,
+        resume=request.resume and not request.force,
+        remember=request.remember and not dry_run,
+        dry_run=dry_run,
+    )
