@@ -29,6 +29,7 @@ TEST = [
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8.2",
+    "pytest-xdist>=3.6",
     "types-requests>=2.31",
     "ruff>=0.6",
     "setuptools>=64",

@@ -34,6 +34,23 @@ if TYPE_CHECKING:
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+_ENGINES = {"engine", "other_engine", "podman", "registry"}
+"""Fixtures of programs that not everybody has."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--quick", action="store_true", help="only tests that need no container engine, registry or podman"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        needing = {item for item in items if not _ENGINES.isdisjoint(getattr(item, "fixturenames", ()))}
+        config.hook.pytest_deselected(items=list(needing))
+        items[:] = [item for item in items if item not in needing]
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """The engine that the command is tested on."""
@@ -321,15 +338,21 @@ def plain_environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def _command(
-    engine: Engine,
+    request: pytest.FixtureRequest,
     cluster: Cluster,
     warm: Callable[[Mapping[str, str]], Warm],
     plain_environment: dict[str, str],
     tmp_path: Path,
 ) -> Iterator[Callable[..., Command]]:
-    """Makes the commands of a test, all with the same environment, and ends what they left running."""
+    """Makes the commands of a test, all with the same environment, and ends what they left running.
+
+    They find the engine if the test has asked for it; else there is none.
+    """
     environment = plain_environment
-    environment.update(engine.environment)
+    if "engine" in request.fixturenames:
+        environment.update(request.getfixturevalue("engine").environment)
+    else:
+        environment["DOCKER_HOST"] = f"unix://{tmp_path}/no-engine"
     environment.update(cluster.environment())
     (tmp_path / "home").mkdir()
     processes: list[subprocess.Popen[str]] = []

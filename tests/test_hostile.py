@@ -26,9 +26,11 @@ MORE_MEMORY = 300 << 10
 STREAMING_MEMORY = 512 << 10
 """KiB that a hostile archive may cost beyond what a good one does."""
 SECONDS = 30
+"""Of CPU time that an archive may cost; how long that takes depends on what else the machine does."""
 
-# Runs a command and tells the most memory that it had.
-PEAK = "import resource, subprocess, sys; end = subprocess.call(sys.argv[2:]); \
+# Runs a command, ends it when it has had too much time, and tells the most memory that it had.
+PEAK = f"import resource, subprocess, sys; resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS})); \
+end = subprocess.call(sys.argv[2:]); \
 open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)); sys.exit(end)"
 
 
@@ -44,7 +46,7 @@ class Measured:
 
     def __call__(self, *words: str, stdin: int = subprocess.DEVNULL) -> Result:
         process = self._run.start(*words, stdin=stdin)
-        out, err = process.communicate(timeout=SECONDS)
+        out, err = process.communicate(timeout=20 * SECONDS)
         return Result(process.returncode, out, err)
 
     @property

@@ -190,7 +190,7 @@ def test_abbreviated_options(run: Command, project: str) -> None:
         ("Quay.io/Bio/Tool:V1", 2, "Did you mean quay.io/bio/tool:V1?"),
     ],
 )
-def test_likely_mistakes_get_the_right_hint(run: Command, word: str, status: int, hint: str) -> None:
+def test_likely_mistakes_get_the_right_hint(engine: Engine, run: Command, word: str, status: int, hint: str) -> None:
     (run.directory / "here.tar").write_bytes(b"")
     failed(run(word), status, hint)
     elsewhere = run(word, env={"DOCKER_HOST": f"unix://{run.directory}/nosuch.sock"})

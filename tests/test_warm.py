@@ -42,7 +42,7 @@ print(json.dumps({
     "signals": {number.name: str(signal.getsignal(number)) for number in signal.Signals},
     "mask": str(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     "limits": [resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT")],
-    "umask": os.umask(0o22),
+    "umask": os.umask(0),
     "flags": str(sys.flags),
     "warnings": [sorted(map(str, warnings.filters)), warnings.showwarning.__module__],
     "garbage": [gc.isenabled(), gc.get_threshold()],
@@ -98,13 +98,15 @@ def both(command: Command, *words: str, **options: Any) -> None:
 @pytest.mark.parametrize("tty", [False, True])
 def test_the_state(program: Callable[[str], Command], tty: bool) -> None:
     command = program(STATE)
+    umask = os.umask(0o27)
     words = ["a b", "", "ö", os.fsdecode(b"\xff")]
     results = [each(*words, env={"TZ": "Asia/Tokyo"}, tty=tty) for each in (command, command.anew())]
+    os.umask(umask)
     assert [result.stderr for result in results] == ["", ""]
     forked, new = (json.loads(result.stdout) for result in results)
     assert forked == new
     assert forked["zone"][0] == "JST"
-    assert forked["ours"] == []
+    assert (forked["ours"], forked["umask"]) == ([], 0o27)
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -47,11 +48,18 @@ class Warm:
             return None
         if list(argv[:2]) != [sys.executable, "-m"] and not _is_script(argv[0]):
             return None
-        request = json.dumps([list(argv), str(directory), dict(environment)]).encode()
+        request = json.dumps([list(argv), str(directory), dict(environment), _umask()]).encode()
         return request if len(request) <= _MOST and directory.is_dir() else None
 
     def start(self, request: bytes, argv: Sequence[str], *, stdin: int, stdout: int, stderr: int) -> Process:
         return Process(self._connection, request, argv, stdin=stdin, stdout=stdout, stderr=stderr)
+
+
+def _umask() -> int:
+    """This process's, which its children have."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _is_script(path: str) -> bool:

@@ -63,8 +63,9 @@ def serve(connection: socket.socket) -> list[str]:
     if pid := os.fork():
         connection.close()
         _watch(pid, streams, socket.socket(fileno=nanny))
-    words, directory, environment = json.loads(message)
+    words, directory, environment, umask = json.loads(message)
     os.setsid()
+    os.umask(umask)
     os.chdir(directory)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
