@@ -358,10 +358,9 @@ def test_several_images_are_named(names: list[str | None]) -> None:
     assert all(name in reason for name in names if name)
 
 
-@pytest.mark.parametrize("target", [special("/etc/passwd", tarfile.REGTYPE), special("b", tarfile.LNKTYPE, "/etc/x")])
-def test_absolute_names_are_in_the_archive(target: tuple[tarfile.TarInfo, None]) -> None:
+def test_absolute_names_are_in_the_archive() -> None:
     """As docker takes them; nothing is ever unpacked to files."""
-    assert len(read(io.BytesIO(made(more=[target]))).layers) == 1
+    assert len(read(io.BytesIO(made(more=[special("/etc/passwd", tarfile.REGTYPE)]))).layers) == 1
 
 
 def test_an_image_without_layers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import subprocess
@@ -153,13 +154,16 @@ def test_an_engine_that_saves_a_hostile_archive(
 def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(
     cluster: Cluster, project: str, run: Command, tmp_path: Path
 ) -> None:
-    path = hostile.write(hostile.gzipped([hostile.header("x", 1 << 30), bytes(100 << 20)]), tmp_path / "archive")
+    path = tmp_path / "archive"
+    buffer = io.BytesIO()
+    images.write_archive(buffer, layers=[{"zeros": bytes(100 << 20)}])
+    path.write_bytes(gzip.compress(buffer.getvalue(), compresslevel=1))
     with small_disk(tmp_path / "disk", 64 << 10):
         (tmp_path / "disk" / "arvados").mkdir(mode=0o700)
         (tmp_path / "disk" / "arvados" / "discovery").symlink_to(tmp_path)
         environment = {"XDG_CACHE_HOME": str(tmp_path / "disk")}
         result = run("--via-arv-put", "--project-uuid", project, "--from-archive", str(path), env=environment)
-        failed(result, 1, "1024 MiB are needed", "XDG_CACHE_HOME")
+        failed(result, 1, "100 MiB are needed", "XDG_CACHE_HOME")
         assert list((tmp_path / "disk" / "arvados" / "docker").iterdir()) == []
     assert nothing_recorded(cluster, project)
 

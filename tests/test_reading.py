@@ -15,6 +15,7 @@ from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive, canonical, compression
 from arv_keepdocker.images.image import Image, Wanted
 from arv_keepdocker.images.layers import Layer, LayerWriter
+from arv_keepdocker.images.tar import scan
 from tests import odd
 from tests.odd import ODD
 
@@ -173,3 +174,49 @@ def test_a_universal_image_that_a_containerd_store_has_saved() -> None:
         assert found.id == expected
         assert canonical.arrange(found, universal=False).image_id == expected
         assert read(odd.layout(named, odd.FIRST, plain.config, index)).id == expected
+
+
+def parts(file: io.BytesIO, sink: Sink, wanted: Wanted) -> Image:
+    """The image of an archive that can be read anywhere."""
+    return archive.find(scan(file, sink, pass_over=file.seek), sink, wanted)
+
+
+class Counting(io.BytesIO):
+    """A file that counts the bytes that are read of it."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_only_what_the_sink_lacks_is_read_of_a_file(name: str) -> None:
+    data = (FIXTURES / "archives" / name).read_bytes()
+    expected = read(data)
+    sink = Sink()
+    assert parts(io.BytesIO(data), sink, ANY) == expected
+    assert set(sink.layers) == {layer.diff_id for layer in expected.layers}
+    first, *others = dict.fromkeys(expected.layers)
+    sink, file = Sink(*others), Counting(data)
+    assert parts(file, sink, ANY) == expected
+    assert set(sink.layers) == {first.diff_id}
+    sink, other = Sink(first, *others), Counting(data)
+    assert parts(other, sink, ANY) == expected
+    assert not sink.layers
+    assert other.count < file.count
+    assert other.count < len(data) / 2
+
+
+@pytest.mark.parametrize("name", ["docker20-tiny-byname.tar", "docker29-containerd-solo-byname.tar"])
+def test_a_damaged_layer_is_noticed_when_it_is_read(name: str) -> None:
+    data = bytearray((FIXTURES / "archives" / name).read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        largest = max(tar, key=lambda member: member.size)
+    data[largest.offset_data + largest.size // 2] ^= 1
+    with pytest.raises(ArchiveError, match="damaged"):
+        parts(io.BytesIO(data), Sink(), ANY)
+    layers = read((FIXTURES / "archives" / name).read_bytes()).layers
+    assert parts(io.BytesIO(data), Sink(*layers), ANY).layers == layers

@@ -165,6 +165,11 @@ def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
     file = members.find(name)
     if file is None:
         raise _missing(members, name)
+    if file.later is not None:
+        there = sink.has(diff_id) if file.kept is None else None
+        if there is not None:
+            return there
+        file = file.later(sink)
     layer = file.layer if file.layer is not None else _fed(file, name, sink)
     if file.kept is not None:
         return replace(layer, diff_id=diff_id, digest=layer.diff_id, compression=file.kept)

@@ -25,7 +25,7 @@ class Candidate(Protocol):
 
 def begin(start: bytes, size: int, allowance: Allowance, sink: LayerSink) -> Candidate:
     """Begin with a member that has so many bytes, the first of which, at most a block of them, are `start`."""
-    if _may_be_document(start, size):
+    if may_be_document(start, size):
         return _Document()
     compression = detect(start[:MAGIC_SIZE])
     if compression is None:
@@ -35,7 +35,14 @@ def begin(start: bytes, size: int, allowance: Allowance, sink: LayerSink) -> Can
     return _Plain(sink.begin(), compression)
 
 
-def _may_be_document(start: bytes, size: int) -> bool:
+def without_decoder(start: bytes) -> str | None:
+    """The compression of a member that begins so, if there is no decoder for it."""
+    compression = detect(start[:MAGIC_SIZE])
+    return compression if compression is not None and not can_unpack(compression) else None
+
+
+def may_be_document(start: bytes, size: int) -> bool:
+    """Whether a member that has so many bytes, and begins with these, may be a JSON document."""
     return size <= DOCUMENT_LIMIT and start.lstrip(b" \t\r\n")[:1] in (b"", b"[", b"{") and b"\0" not in start
 
 

@@ -3,11 +3,12 @@
 import bisect
 import posixpath
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from ..errors import ArchiveError, quoted
-from .layers import Layer
+from .layers import Layer, LayerSink
 from .tar_headers import Kind, Member
 
 _DOCUMENTS_LIMIT = 64 << 20
@@ -35,6 +36,8 @@ class File:
     """The compression in which the sink has the layer, because there is no decoder."""
     problem: str | None = None
     """Why it is no layer."""
+    later: "Callable[[LayerSink], File] | None" = None
+    """Reads it, where it was passed over."""
 
 
 @dataclass(frozen=True, slots=True)

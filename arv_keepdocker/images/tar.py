@@ -4,10 +4,11 @@ Nothing is ever unpacked to files. Members that may be layers go to a layer sink
 which of them are is told by documents that may come last. Small JSON documents are kept, of all else only digests.
 """
 
+import functools
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ..errors import ArchiveError, quoted
@@ -30,14 +31,19 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def scan(stream: Readable, sink: LayerSink, name: str = "FILE") -> Members:
+Seek = Callable[[int], int]
+
+
+def scan(stream: Readable, sink: LayerSink, name: str = "FILE", pass_over: Seek | None = None) -> Members:
     """Read the archive to its end, and feed what may be layers to the sink.
 
-    It may be compressed. `name` is what it is called in a command that the user is told. Raises ArchiveError when it is
-    no tar, cut short or damaged, or has members that no engine writes. What `stream.read` and the sink raise comes
-    through.
+    It may be compressed. If it is not, and there is `pass_over`, which goes to another byte of it, then what is no
+    document is passed over, to be read later. `name` is what it is called in a command that the user is told.
+
+    Raises ArchiveError when it is no tar, cut short or damaged, or has members that no engine writes. What
+    `stream.read` and the sink raise comes through.
     """
-    source = _Source(stream, name)
+    source = _Source(stream, name, pass_over)
     members = Members()
     try:
         _read_members(source, members, sink)
@@ -55,7 +61,7 @@ def scan(stream: Readable, sink: LayerSink, name: str = "FILE") -> Members:
 class _Source:
     """The bytes of the tar, counted; unpacked where they are compressed."""
 
-    def __init__(self, stream: Readable, name: str) -> None:
+    def __init__(self, stream: Readable, name: str, seek: Seek | None) -> None:
         self.allowance = Allowance()
         self.size = 0
         self.first = b""
@@ -68,6 +74,7 @@ class _Source:
         self._unread = self._start
         compression = detect(self._start)
         self._unpacked = self._unpack(compression, name) if compression is not None else None
+        self._seek = seek if compression is None else None
 
     def read(self, size: int) -> bytes:
         """At least one byte and at most `size`; raises EOFError when there are no more."""
@@ -87,6 +94,17 @@ class _Source:
             chunks.append(self.read(size))
             size -= len(chunks[-1])
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @property
+    def is_seekable(self) -> bool:
+        return self._seek is not None
+
+    def seek(self, offset: int) -> None:
+        """Go to another byte of the tar, where that can be."""
+        assert self._seek is not None
+        self._seek(offset)
+        self._unread = b""
+        self.size = offset
 
     def _next(self, size: int) -> bytes:
         if self._unpacked is None:
@@ -162,12 +180,36 @@ def _read_end(source: _Source) -> None:
 
 def _read_file(source: _Source, member: Member, sink: LayerSink) -> File:
     named = _BLOB.fullmatch(posixpath.normpath(member.name))
-    known = sink.has(f"sha256:{named[1]}") if named is not None else None
+    known = sink.has(f"sha256:{named[1]}") if named is not None and not source.is_seekable else None
     if known is not None:
         _skip(source, member.size)
         return File(member.size, known.diff_id.removeprefix("sha256:"), layer=known)
+    offset = source.size
+    start = source.exactly(min(BLOCK, member.size))
+    if source.is_seekable and not candidates.may_be_document(start, member.size):
+        source.seek(offset + member.size + -member.size % BLOCK)
+        compression = candidates.without_decoder(start)
+        later = functools.partial(_read_later, source, offset, member)
+        return File(member.size, named[1] if named else f"at byte {offset}", kept=compression, later=later)
+    return _read_content(source, member, sink, start)
+
+
+def _read_later(source: _Source, offset: int, member: Member, sink: LayerSink) -> File:
+    source.seek(offset)
+    try:
+        found = _read_content(source, member, sink, source.exactly(min(BLOCK, member.size)))
+    except EOFError as error:
+        raise ArchiveError(f"the archive is cut short near byte {source.size}") from error
+    named = _BLOB.fullmatch(posixpath.normpath(member.name))
+    if member.name.startswith("blobs/") and named is not None and found.sha256 != named[1]:
+        raise ArchiveError(
+            f"member {quoted(member.name)} of the archive is damaged: its digest is sha256:{found.sha256}"
+        )
+    return found
+
+
+def _read_content(source: _Source, member: Member, sink: LayerSink, start: bytes) -> File:
     left = member.size
-    start = source.exactly(min(BLOCK, left))
     content = candidates.begin(start, member.size, source.allowance, sink)
     try:
         content.update(start)

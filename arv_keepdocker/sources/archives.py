@@ -4,13 +4,13 @@ import io
 import os
 import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, cast
+from contextlib import contextmanager, suppress
+from typing import cast
 
 from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
 from ..images import archive
 from ..images.image import Image, Wanted
-from ..images.layers import LayerSink
+from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
 from .described import EngineImage
@@ -84,18 +84,34 @@ class FileSource:
         self.repeatable = file != "-" and os.path.isfile(file)
 
     def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
-        with self._explained(), self._open() as stream:
-            return archive.read(stream, sink, wanted, self.file)
+        with self._explained():
+            return self._parts(sink, wanted) if self.repeatable else self._whole(sink, wanted)
 
-    @contextmanager
-    def _open(self) -> Iterator[IO[bytes]]:
+    def peek(self, wanted: Wanted) -> Image:
+        """The image without a look at its layers, whose sizes are not known then, as far as that can be."""
+        with self._explained():
+            return self._parts(_Unread(), wanted) if self.repeatable else self._whole(NoSink(), wanted)
+
+    def _parts(self, sink: LayerSink, wanted: Wanted) -> Image:
+        """The image, of which only what it needs and the sink lacks is read."""
+        with open(self.file, "rb") as file:
+            self.size = os.fstat(file.fileno()).st_size
+            members: Members | None = None
+            with suppress(ArchiveError):
+                members = scan(file, sink, self.file, pass_over=file.seek)
+            if members is not None:
+                return archive.find(members, sink, wanted)
+        # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
+        return self._whole(NoSink() if isinstance(sink, _Unread) else sink, wanted)
+
+    def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
         given = self.file == "-"
         with (
             open(0 if given else self.file, "rb", buffering=0, closefd=not given) as raw,
             io.BufferedReader(_Patient(raw), _BUFFER) as file,
         ):
             self.size = os.fstat(raw.fileno()).st_size or None  # a pipe has none
-            yield file
+            return archive.read(file, sink, wanted, self.file)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -105,6 +121,13 @@ class FileSource:
             raise KeepdockerError(f"{self.what} cannot be read: {error.strerror or error}") from error
         except ArchiveError as error:
             raise ArchiveError(f"{self.what}: {error}", error.hint) from error
+
+
+class _Unread(NoSink):
+    """Takes no layer."""
+
+    def has(self, diff_id: str) -> Layer:
+        return Layer(diff_id, 0)
 
 
 class _Patient(io.RawIOBase):

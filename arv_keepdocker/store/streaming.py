@@ -114,7 +114,9 @@ class Streamed:
         self.image_id = ""
         """By which the stored image is found."""
         if source.repeatable and isinstance(source, FileSource):
-            self.image = source.deliver(NoSink(), wanted)
+            self.image = source.peek(wanted)
+            if universal or self.image.universal_of is not None:  # the id depends on the layers' sizes
+                self.image = source.deliver(NoSink(), wanted)
             arrangement = arrange(self.image, universal)
             self.image_id, self.universal = arrangement.image_id, arrangement.universal
         else:
