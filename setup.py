@@ -54,7 +54,7 @@ def documents(directory: Path) -> Iterator[tuple[str, list[str]]]:
     texts = {}
     try:
         from arv_keepdocker.cli import completion, manual
-        from arv_keepdocker.cli.main import option_parser
+        from arv_keepdocker.cli.parser import option_parser
 
         for name in COMMANDS:
             parser = option_parser()

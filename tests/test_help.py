@@ -16,7 +16,7 @@ import arv_keepdocker
 from arv_keepdocker import errors
 from arv_keepdocker.cli import about, manual
 from arv_keepdocker.cli.filters import Filters
-from arv_keepdocker.cli.main import option_parser
+from arv_keepdocker.cli.parser import option_parser
 from arv_keepdocker.errors import UsageError
 from tests import images
 from tests.conftest import Command, stored
@@ -32,6 +32,44 @@ NOT_VARIABLES = {
     *("BLOB_UNKNOWN", "BLOB_UPLOAD_INVALID", "BLOB_UPLOAD_UNKNOWN", "DIGEST_INVALID"),  # a registry's
     *("MANIFEST_INVALID", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "SIZE_INVALID"),
 }
+
+
+def sections(text: str) -> dict[str, str]:
+    """The help's parts by their titles."""
+    parts = re.split(r"^([a-z ]+):\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_help_comes_in_groups_that_fit_a_terminal(run: Command) -> None:
+    result = run("--help", env={"COLUMNS": "200"})
+    assert (result.status, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) < 80
+    found = sections(result.stdout)
+    groups = ["image", "source", "project", "transfer", "output", "listing"]
+    assert list(found) == [*groups, "exit status", "environment", "files"]
+    assert not re.findall(r"`|%\(", result.stdout)
+    for action in option_parser()._actions:
+        names = ", ".join(action.option_strings) or action.metavar
+        assert [title for title in groups if re.search(rf"^  {names}( |$)", found[title], re.MULTILINE)], names
+    for status, meaning in about.EXIT_STATUSES.items():
+        assert re.search(rf"^  {status} +{meaning.split()[0]}", found["exit status"], re.MULTILINE)
+    for table, title in ((about.ENVIRONMENT, "environment"), (about.FILES, "files")):
+        assert [line.split()[0] for line in found[title].splitlines() if re.match("  [^ ]", line)] == list(table)
+
+
+def test_short_help(run: Command) -> None:
+    result = run("-h", env={"COLUMNS": "200"})
+    assert (result.status, result.stderr) == (0, "")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "usage: arv-keepdocker [OPTIONS] IMAGE [TAG]"
+    assert len(lines) < 32
+    assert max(map(len, lines)) < 80
+    assert "--help" in lines[-1]
+    assert len(run("--help").stdout.splitlines()) > 2 * len(lines)
+
+
+def test_abbreviated_help(run: Command) -> None:
+    assert run("--he").stdout == run("debian", "--help").stdout == run("--help").stdout
 
 
 def test_exit_statuses_are_those_that_there_are() -> None:

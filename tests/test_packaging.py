@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.cli import about
-from arv_keepdocker.cli.main import option_parser
+from arv_keepdocker.cli.parser import option_parser
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("arv-keepdocker", "keepdocker")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker.cli.main import option_parser
+from arv_keepdocker.cli.parser import option_parser
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, image_run_for

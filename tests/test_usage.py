@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker.cli.main import option_parser
+from arv_keepdocker.cli.parser import option_parser
 from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine

@@ -32,17 +32,13 @@ from ..terminal.display import PROGRAM, Display, Style, escaped
 from . import usage
 from .filters import ORDERS, Filters
 from .formats import FORMATS, QUIET
+from .parser import ENGINE, UNIVERSAL, VIA_PUSH, HelpAskedFor, option_parser
 
-_ENGINE = "ARV_KEEPDOCKER_ENGINE"
-_UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
-_VIA_PUSH = "ARV_KEEPDOCKER_VIA_PUSH"
 _SWITCH = {
     "": None,
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
-_ABBREVIATED = ("--force", "--force-image-format", "--pull", "--no-pull", "--version")
-"""The options that upstream has, beside arv-put's."""
 _WOULD_WRITE = 7
 """The exit status of a dry run that would have written something."""
 _ARV_PUT_THREADS = 64
@@ -53,30 +49,6 @@ _SCRIPT = 4096
 """Bytes at the begin of an installed script that tell whose it is."""
 _LINES = 1000
 """Lines of a listing that are written at a time."""
-
-_EXIT_STATUS = """\
-exit status:
-  0    done
-  1    a failure that is none of the following
-  2    wrong usage
-  3    the image is neither in the container engine (or registry) nor in Arvados
-  4    the container engine or registry is missing, unreachable, or failed
-  5    the saved image is broken, or of a format that the cluster refuses
-  6    Arvados or Keep could not be asked, refused, or failed
-  7    a dry run that would have written something to Arvados
-  130  interrupted (SIGINT)
-  143  terminated (SIGTERM)
-"""
-
-_EPILOG = f"""\
-With IMAGE, its collection's UUID is printed. Without, or with the word 'images' and perhaps NAME[:TAG], the images in
-Arvados are listed. An image that is called 'images' is images:latest.
-
-What was sent is noted in $XDG_CACHE_HOME/arvados/docker (by default ~/.cache/arvados/docker), so that after a run that
-was interrupted it need not be sent again; with --via-arv-put, the image itself is kept there while it is uploaded. What
-is left there is removed after a week.
-
-{_EXIT_STATUS}"""
 
 
 def main(
@@ -159,7 +131,7 @@ def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib
         display.hide(token)
     try:
         options, given = _parse(arguments)
-    except _HelpAskedFor as asked:
+    except HelpAskedFor as asked:
         return _Result([str(asked)])
     if options.version:
         return _version()
@@ -220,150 +192,6 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, s
     return options, parser.given
 
 
-class _HelpAskedFor(Exception):
-    """Its only argument is the help, which is a result like others."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """Knows which options were given, whatever their values; only those that upstream has can be abbreviated."""
-
-    def __init__(self, **words: Any) -> None:
-        super().__init__(**words)
-        self.given: dict[str, str] = {}
-        self._upstreams: set[str] = {*_ABBREVIATED, *self._option_string_actions}  # these are arv-put's
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        if action.option_strings:
-            both = isinstance(action, argparse.BooleanOptionalAction)
-            self.given[action.dest] = "/".join(action.option_strings) if both else action.option_strings[-1]
-        return super()._get_values(action, arg_strings)
-
-    def _get_option_tuples(self, option_string: str) -> list[Any]:
-        found: list[Any] = super()._get_option_tuples(option_string)
-        return [one for one in found if not one[1].startswith("--") or one[1] in self._upstreams]
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {PROGRAM} --help")
-
-    def print_help(self, file: object = None) -> NoReturn:
-        raise _HelpAskedFor(self.format_help())
-
-
-def option_parser() -> _Parser:
-    """The parser of the command line; the manual page and the shells' completions are made from it, too."""
-    from ..store import arv_put
-
-    parser = _Parser(
-        prog=PROGRAM,
-        description="Put a container image into Arvados, or list the images that are there.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=arv_put.option_parsers(),
-    )
-    add = parser.add_argument
-    add("image", metavar="IMAGE", nargs="?", help="image to store: repo, repo:tag, repo@sha256:digest, or an image id")
-    add("tag", metavar="TAG", nargs="?", help="tag of the image, if IMAGE has none (default 'latest')")
-    add("-f", "--force", action="store_true", help="store the image even if Arvados has it already")
-    add(
-        "--force-image-format",
-        action="store_true",
-        help="store the image even if the cluster does not take its format",
-    )
-    pull = parser.add_mutually_exclusive_group()
-    pull.add_argument("--pull", action="store_true", help="pull the image first, for the registry may have a newer one")
-    pull.add_argument(
-        "--no-pull", action="store_false", dest="pull", help="store the image that the engine has (default)"
-    )
-    add("--platform", metavar="OS/ARCH[/VARIANT]", help="which of an image's platforms to pull, find and store")
-    add(
-        "--engine",
-        metavar="PROGRAM",
-        help=f"docker or podman, a name or a path (default ${_ENGINE}, or docker, or podman where there is no docker)",
-    )
-    add(
-        "--from-archive",
-        metavar="FILE",
-        help="store the image of an archive that docker save, podman, skopeo or others made, plain or in gzip, "
-        "instead of an engine's; '-' is standard input. IMAGE [TAG] is the name that it gets, by default its own",
-    )
-    add(
-        "--from-registry",
-        action="store_true",
-        help="download the image from its registry, without a container engine, with the credentials that docker "
-        "login or podman login has stored",
-    )
-    add(
-        "--insecure-registry",
-        action="store_true",
-        help="with --from-registry: do not verify the registry's certificate, and accept plain HTTP, so that "
-        "others on the network can read your password and change the image",
-    )
-    add(
-        "--universal",
-        action=argparse.BooleanOptionalAction,
-        help="store the image in a form that has the same id on every container engine (by default if it is in "
-        f"docker's containerd image store, unless ${_UNIVERSAL} says otherwise)",
-    )
-    add(
-        "--dry-run",
-        action="store_true",
-        help="only tell what would be written to Arvados; exit status 7 if that is anything, else 0",
-    )
-    add(
-        "--threads",
-        type=_count,
-        metavar="N",
-        default=Request.threads,
-        help="how many blocks are sent at a time (default %(default)s)",
-    )
-    add(
-        "--via-push",
-        action=argparse.BooleanOptionalAction,
-        help="let the engine push the image to this program, which takes only the layers that Arvados lacks, instead "
-        f"of saving all of it (default: save it, unless ${_VIA_PUSH} says otherwise)",
-    )
-    add(
-        "--via-arv-put",
-        action="store_true",
-        help="save the image to the cache directory, and leave the rest to arv-put",
-    )
-    _add_listing_options(parser.add_argument_group("options for listing images"))
-    add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
-    return parser
-
-
-def _add_listing_options(group: argparse._ArgumentGroup) -> None:
-    form = group.add_mutually_exclusive_group()
-    form.add_argument(
-        "--format",
-        choices=FORMATS,
-        help="table (default), wide (columns as wide as needed, with sizes and projects), json (an array), or jsonl "
-        "(an object in each line)",
-    )
-    form.add_argument("-q", "--quiet", action="store_true", help="print only the collections' UUIDs")
-    group.add_argument("--no-trunc", action="store_false", dest="trunc", help="do not cut ids to 12 characters")
-    group.add_argument(
-        "--filter",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="list only images of some names (reference=PATTERN), older or newer than another (before=IMAGE, "
-        "since=IMAGE), or without a name (dangling=true); can be given more than once",
-    )
-    group.add_argument(
-        "--sort",
-        choices=ORDERS,
-        help="newest, first in the alphabet, or largest first, instead of in the order in which Arvados prefers them",
-    )
-    group.add_argument("--limit", type=_count, metavar="N", help="list only the first N")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
-    return int(text)
-
-
 def _cluster(options: argparse.Namespace, display: Display, api: Any) -> Cluster:
     if api is not None:
         return Cluster(api, options.retries, display)
@@ -387,7 +215,7 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             registry=options.from_registry,
             insecure=options.insecure_registry,
             platform=Platform.parse(options.platform) if options.platform is not None else None,
-            universal=_switch(options.universal, _UNIVERSAL),
+            universal=_switch(options.universal, UNIVERSAL),
             project=options.project_uuid,
             title=options.name,
             pull=options.pull,
@@ -397,12 +225,12 @@ def _push(options: argparse.Namespace, display: Display, api: Any) -> _Result:
             remember=options.use_cache,
             threads=options.threads,
             dry_run=options.dry_run,
-            via_push=_switch(options.via_push, _VIA_PUSH),
+            via_push=_switch(options.via_push, VIA_PUSH),
             via_arv_put=options.via_arv_put,
             put_arguments=[*arv_put.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
         ),
         Tools(
-            Engine(options.engine or os.environ.get(_ENGINE), display.waiting),
+            Engine(options.engine or os.environ.get(ENGINE), display.waiting),
             Catalog(_cluster(options, display, api)),
             Cache(os.environ),
             display,

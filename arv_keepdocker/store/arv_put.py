@@ -7,6 +7,7 @@ knows about arv-put.
 
 import argparse
 import contextlib
+import copy
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ def option_parsers() -> list[argparse.ArgumentParser]:
     from arvados.commands import _util, put  # which reads the settings
 
     get_run_opts = getattr(put, "get_run_opts", None)
-    run_opts: argparse.ArgumentParser = get_run_opts() if get_run_opts is not None else put.run_opts
-    retry_opt: argparse.ArgumentParser = _util.retry_opt
+    # Copies: help texts are changed, and others in this process may use arv-put's.
+    run_opts: argparse.ArgumentParser = get_run_opts() if get_run_opts is not None else copy.deepcopy(put.run_opts)
+    retry_opt: argparse.ArgumentParser = copy.deepcopy(_util.retry_opt)
     for action in retry_opt._actions:
         if action.dest == "retries":
             action.type = _retries  # whose name the SDK's class would have in the error message
