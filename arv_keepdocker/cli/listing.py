@@ -1,0 +1,81 @@
+"""The command that lists the images that Arvados has."""
+
+import argparse
+import contextlib
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+
+from ..catalog import stored_images
+from ..catalog.client import Cluster
+from ..catalog.records import Catalog
+from ..catalog.stored_images import StoredImage
+from ..errors import ImageNotFoundError
+from ..images import reference
+from . import usage
+from .filters import ORDERS, Filters
+from .formats import FORMATS, QUIET
+from .results import Result
+
+_TAGS = 10
+"""Tags that are named where another was looked for."""
+_LINES = 1000
+"""Lines that are written at a time."""
+
+
+def list_images(options: argparse.Namespace, connect: Callable[[], Cluster]) -> Result:
+    """The listing that the options ask for; `connect` is called when these are checked."""
+    with _without_garbage_collection():
+        return Result(_listing(options, connect), whole=False)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Python would look again and again through tens of thousands of images, of which none is garbage: a quarter of
+    the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _listing(options: argparse.Namespace, connect: Callable[[], Cluster]) -> Iterator[str]:
+    form = QUIET if options.quiet else FORMATS[options.format or "table"]
+    filters = Filters.parse(options.filter)
+    order = ORDERS.get(options.sort)
+    cluster = connect()
+    if options.project_uuid is not None:
+        Catalog(cluster).projects.owner(options.project_uuid)  # what is not there is not empty
+    fields = {*form.fields, *(order.fields if order is not None else ())}
+
+    def find(name: str) -> list[StoredImage]:
+        return stored_images.matching(cluster, *reference.split_query(name), options.project_uuid, sorted(fields))
+
+    images = (
+        stored_images.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
+    )
+    if options.tag is not None and not images:
+        raise _not_listed(cluster, options.tag, options.project_uuid)
+    for condition in filters.conditions(find):
+        images = [image for image in images if condition(image)]
+    if order is not None:
+        order.sort(images)
+    images = images[: options.limit]
+    owners = stored_images.owner_names(cluster, images) if form.owners else {}
+    lines = iter(form.write(images, owners, options.trunc))
+    return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
+
+
+def _not_listed(cluster: Cluster, text: str, project: str | None) -> ImageNotFoundError:
+    """Says what was looked for, and what there is of that repository."""
+    name, tag = reference.split_query(text)
+    repository = name.partition("@")[0]
+    looked_for = text if text.lower().startswith("sha256:") else f"{name}:{tag or reference.DEFAULT_TAG}"
+    where = f" in {project}" if project is not None else ""
+    tags = stored_images.tags(cluster, repository, project)
+    more = f" and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
+    hint = f"There is {', '.join(tags[:_TAGS])}{more}." if tags else usage.probably_meant(text)
+    return ImageNotFoundError(f"Arvados has no image {looked_for} that you may read{where}", hint)

@@ -1,0 +1,36 @@
+"""What goes to stdout, and what exit status that means."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TextIO
+
+from ..errors import KeepdockerError
+from ..terminal import streams
+
+
+@dataclass(frozen=True)
+class Result:
+    """What goes to stdout, in pieces, and the exit status."""
+
+    pieces: Iterable[str]
+    status: int = 0
+    """The exit status."""
+    whole: bool = True
+    """Whether it is an error if nobody reads it to its end."""
+
+
+def print_result(result: Result, stdout: TextIO | None) -> None:
+    """Raises KeepdockerError where it cannot be written to its end."""
+    shown = f", which is: {''.join(result.pieces)}" if result.whole else ""
+    if stdout is None:  # closed when Python started
+        raise KeepdockerError(f"there is no standard output for the result{shown}")
+    for piece in result.pieces:
+        try:
+            streams.write(piece, stdout)
+        except BrokenPipeError as error:
+            if result.whole:
+                raise KeepdockerError(f"nobody reads the result{shown}") from error
+            return  # whoever reads has seen enough, as in `| head`
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise KeepdockerError(f"{reason} while writing the result{shown}") from error

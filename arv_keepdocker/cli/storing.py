@@ -1,0 +1,115 @@
+"""The command that stores an image: options in, the collection's UUID out."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..catalog.client import Cluster
+from ..catalog.records import Catalog
+from ..errors import KeepdockerError, UsageError
+from ..images import reference
+from ..images.platform import Platform
+from ..images.reference import Reference
+from ..keep.cache import Cache
+from ..push.request import Outcome, Request, Tools
+from ..push.story import push
+from ..sources.engine import Engine
+from ..terminal.display import PROGRAM, Display, escaped
+from .parser import ENGINE, UNIVERSAL, VIA_PUSH
+from .results import Result
+
+_SWITCH = {
+    "": None,
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+_WOULD_WRITE = 7
+"""The exit status of a dry run that would have written something."""
+_ARV_PUT_THREADS = 64
+"""It starts all that it may at once, whether they are needed or not."""
+
+
+def store_image(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Result:
+    """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
+    if options.dry_run and options.via_arv_put:
+        raise UsageError("--dry-run is not for --via-arv-put")
+    if options.from_archive == "-":
+        _check_stdin()
+    request = _request(options)
+    engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
+    outcome = push(request, Tools(engine, Catalog(connect()), Cache(os.environ), display))
+    if not request.dry_run:
+        return Result([f"{outcome.collection}\n"])
+    return Result([_preview(outcome)], _WOULD_WRITE if outcome.plan.steps else 0)
+
+
+def _request(options: argparse.Namespace) -> Request:
+    from ..store import arv_put
+
+    return Request(
+        reference=_reference(options),
+        archive=options.from_archive,
+        registry=options.from_registry,
+        insecure=options.insecure_registry,
+        platform=Platform.parse(options.platform) if options.platform is not None else None,
+        universal=_switch(options.universal, UNIVERSAL),
+        project=options.project_uuid,
+        title=options.name,
+        pull=options.pull,
+        force=options.force,
+        force_image_format=options.force_image_format,
+        resume=options.resume and options.use_cache,
+        remember=options.use_cache,
+        threads=options.threads,
+        dry_run=options.dry_run,
+        via_push=_switch(options.via_push, VIA_PUSH),
+        via_arv_put=options.via_arv_put,
+        put_arguments=[*arv_put.arguments(vars(options)), f"--threads={min(options.threads, _ARV_PUT_THREADS)}"],
+    )
+
+
+def _check_stdin() -> None:
+    if sys.stdin is None or sys.stdin.closed:
+        raise KeepdockerError("standard input, which --from-archive - reads, is closed")
+    if sys.stdin.isatty():
+        raise UsageError(
+            "standard input, which --from-archive - reads, is a terminal",
+            f"Give it an archive, as in: docker save IMAGE | {PROGRAM} --from-archive -",
+        )
+
+
+def _reference(options: argparse.Namespace) -> Reference | None:
+    if options.image is None:
+        return None
+    found = reference.parse(options.image, options.tag)
+    if options.from_registry:
+        if found.name is None:
+            raise UsageError(f"{found} is an id, by which no registry knows an image; give its name")
+    elif options.from_archive is None:
+        return found
+    elif found.name is None:
+        raise UsageError(f"{found} is an id; with --from-archive, IMAGE is the name that the image gets")
+    return replace(found, id_prefix=None)
+
+
+def _switch(option: bool | None, variable: str) -> bool | None:
+    """What the option says, else the environment's variable; None if neither does."""
+    if option is not None:
+        return option
+    setting = os.environ.get(variable, "").lower()
+    if setting not in _SWITCH:
+        raise UsageError(f"{variable} is {setting!r}; it can be 1 or 0")
+    return _SWITCH[setting]
+
+
+def _preview(outcome: Outcome) -> str:
+    name = f" ({escaped(outcome.name)})" if outcome.name is not None else ""
+    where = f"in Arvados, in {outcome.collection}" if outcome.collection is not None else "not in Arvados"
+    lines = [f"image {outcome.image_id}{name}: {where}"]
+    lines += [
+        f"layer {layer.diff_id}: {layer.size} bytes, {'new' if layer.new else 'known'}" for layer in outcome.layers
+    ]
+    lines += [f"would make {escaped(step)}" for step in outcome.plan.steps]
+    return "\n".join([*lines, f"{outcome.sent} bytes would be sent"]) + "\n"
