@@ -70,7 +70,7 @@ def _end(error: BaseException, display: Display) -> NoReturn:
     """Say what was wrong, and end with its exit status."""
     interrupted = _interruption(error)
     if interrupted is not None:
-        display.error(f"stopped by {interrupted.signal.name}")
+        display.error(f"stopped by {interrupted.signal.name}", interrupted.hint)
         raise interrupted from None
     if os.environ.get("ARVADOS_DEBUG"):
         import traceback
@@ -89,6 +89,7 @@ class _Interrupted(SystemExit):
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.signal = signal.Signals(number)
+        self.hint: str | None = None
 
 
 def _interruption(error: BaseException | None) -> _Interrupted | None:
@@ -122,7 +123,7 @@ def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib
     connect = partial(_connect, options, display, api)
     if usage.lists(options, given):
         return list_images(options, connect)
-    with _mistakes_hinted_at(options.image):
+    with _mistakes_hinted_at(options.image), _stops_explained(options):
         return store_image(options, connect, display)
 
 
@@ -188,4 +189,16 @@ def _mistakes_hinted_at(word: str | None) -> Iterator[None]:
         yield
     except (EngineError, ImageNotFoundError, UsageError) as error:
         error.hint = (usage.probably_meant(word) if word is not None else None) or error.hint
+        raise
+
+
+@contextlib.contextmanager
+def _stops_explained(options: argparse.Namespace) -> Iterator[None]:
+    """Say of a run that a signal has stopped that nothing is lost, where that is so."""
+    try:
+        yield
+    except BaseException as error:
+        stop = _interruption(error)
+        if stop is not None and options.resume and options.use_cache and not options.force and not options.dry_run:
+            stop.hint = "The same command goes on where this one has stopped."
         raise

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from types import TracebackType
 
 from ..errors import ArvadosError, KeepdockerError
+from ..terminal.pace import Stopwatch
 from .blocks import block_of
 
 ROOMS = 5
@@ -35,13 +36,24 @@ class Sender:
     Of the memory that blocks take, it keeps the bound: who is about to fill a block waits for `room`.
     """
 
-    def __init__(self, put: Put, known: Callable[[], dict[str, str]], threads: int) -> None:
+    def __init__(
+        self,
+        put: Put,
+        known: Callable[[], dict[str, str]],
+        threads: int,
+        left: Callable[[str], int] = lambda key: 0,
+    ) -> None:
         """`known` has the locators of blocks that need not be sent, by their md5 and size as `md5+size`. Both are
-        called in the threads."""
+        called in the threads. `left` tells how many bytes of a block have left that `put` is sending."""
         self.sent = 0
         """Bytes."""
         self.reused = 0
         """Bytes."""
+        self.sending = Stopwatch()
+        self.full = Stopwatch()
+        """Runs while somebody waits for room."""
+        self._left = left
+        self._leaving: set[str] = set()
         self._put = put
         self._load_known = known
         self._known: dict[str, str] = {}
@@ -72,7 +84,9 @@ class Sender:
     def take_room(self) -> None:
         """Wait until there is room in memory for one more block. Raises ArvadosError if one could not be stored."""
         with self._room_is_free:
-            self._room_is_free.wait_for(lambda: self._free > 0 or self._failure is not None)
+            if self._free <= 0:
+                with self.full:
+                    self._room_is_free.wait_for(lambda: self._free > 0 or self._failure is not None)
             if self._failure is not None:
                 raise self._failure
             self._free -= 1
@@ -100,6 +114,12 @@ class Sender:
             if len(self._threads) < self._limit:
                 self._start_one()
         return future
+
+    @property
+    def moved(self) -> int:
+        """Bytes that were sent, also of blocks that are not there as a whole yet."""
+        with self._counting:
+            return self.sent + sum(map(self._left, self._leaving))
 
     def count_reused(self, size: int) -> None:
         """Count bytes that are in Keep and were not even given."""
@@ -159,7 +179,11 @@ class Sender:
             with self._counting:
                 self.reused += len(data)
             return Stored(locator, reused=True)
-        locator = self._put(data, key)
         with self._counting:
+            self._leaving.add(key)
+        with self.sending:
+            locator = self._put(data, key)
+        with self._counting:
+            self._leaving.remove(key)
             self.sent += len(data)
         return Stored(locator, reused=False)

@@ -72,7 +72,9 @@ class Units:
         self._layers: dict[str, Layer] = {}
         self._small = SmallUnits()
         self.taken = 0
-        """Bytes of layers that were given, or need not be."""
+        """Bytes of layers that were given."""
+        self.skipped = 0
+        """Bytes of layers that need not be given, until they are composed."""
 
     def has(self, diff_id: str) -> Layer | None:
         with self._lock:
@@ -82,8 +84,9 @@ class Units:
         if held is None:
             return None
         with self._lock:
-            self._held[diff_id] = held
-            self.taken += held.layer.size
+            if diff_id not in self._layers:
+                self._held[diff_id] = held
+                self.skipped += held.layer.size
             return self._layers.setdefault(diff_id, held.layer)
 
     def begin(self) -> LayerWriter:
@@ -95,7 +98,11 @@ class Units:
 
         Raises ArvadosError; LostLayerError if the layers that `has` has said to be there must be given nevertheless.
         """
-        composed = [(run, self._blocks(run)) for run in arrangement.runs]
+        composed: list[tuple[Run, Sequence[Future[Stored]]]] = []
+        self.skipped = sum(map(self._skipped, arrangement.runs))  # others were not of this image
+        for run in arrangement.runs:
+            composed.append((run, self._blocks(run)))
+            self.skipped -= self._skipped(run)
         self._sender.take_room()
         end = self._sender.send(arrangement.end)
         new: set[str] = set()
@@ -167,6 +174,9 @@ class Units:
             return list(self._packed(run))
         self._sender.count_reused(run.size)
         return list(map(_there, locators))
+
+    def _skipped(self, run: Run) -> int:
+        return sum(layer.size for layer in run.layers if layer.stored_digest in self._held)
 
     def _packed(self, run: Run) -> Iterator[Future[Stored]]:
         left = iter(run.blocks)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..catalog import workbench
 from ..catalog.plan import Made, Plan
 from ..keep.run_lock import RunLock
 from . import checks
@@ -161,4 +162,8 @@ def _report(outcome: Outcome, tools: Tools) -> None:
     if outcome.plan.made is not Made.STORED:
         project = tools.catalog.projects.called(outcome.plan.entry.project)
         tools.display.note(outcome.plan.summary(project))
+    if outcome.collection is not None and tools.display.stream.isatty():
+        page = workbench.page(tools.catalog.cluster, outcome.collection)
+        if page is not None:
+            tools.display.note(f"see {page}")
     checks.warn_of_preferred(outcome, tools)

@@ -15,6 +15,7 @@ from ..images.members import Members
 from ..images.tar import Readable, scan
 from .described import EngineImage
 from .engine import Engine
+from .reading import PACKED, Counted, MeasuredSink, Reading
 
 _CHUNK = 1 << 20
 _BUFFER = 64 << 10
@@ -35,7 +36,11 @@ class EngineSource:
 
     def __init__(self, engine: Engine, image: EngineImage) -> None:
         self.what = f"image {image.id}"
-        self.size = image.size
+        self.image_id: str | None = image.id
+        self.layers = image.layers
+        self.activity = f"{engine.name} is saving"
+        # Of the containerd store, the engine tells the size of compressed layers.
+        self.reading = Reading(image.size, PACKED if image.containerd else 1.0)
         self.image = image
         self._engine = engine
 
@@ -45,9 +50,11 @@ class EngineSource:
     def read(self, sink: LayerSink, wanted: Wanted, through: Through = _straight) -> tuple[Members, Image]:
         """Deliver the image, reading what `through` makes of the archive; also tells what the archive has."""
         broken: ArchiveError | None = None
+        self.reading.begin(self.image.size)
+        measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
         with self._explained(), self._engine.save(self.image) as stream:
             try:
-                members = scan(through(stream), sink)
+                members = scan(through(Counted(stream, self.reading)), measured)
             except ArchiveError as error:
                 # Read to its end, the engine may say itself what is wrong, which explains more.
                 broken = error
@@ -79,7 +86,10 @@ class FileSource:
 
     def __init__(self, file: str) -> None:
         self.what = f"archive {file}"
-        self.size: int | None = None  # until it has been opened
+        self.image_id: str | None = None
+        self.layers: int | None = None
+        self.activity = "reading"
+        self.reading = Reading()
         self.file = file
         self.repeatable = file != "-" and os.path.isfile(file)
 
@@ -94,24 +104,30 @@ class FileSource:
 
     def _parts(self, sink: LayerSink, wanted: Wanted) -> Image:
         """The image, of which only what it needs and the sink lacks is read."""
+        measured = MeasuredSink(sink, self.reading.unpack, self.reading.skip)
         with open(self.file, "rb") as file:
-            self.size = os.fstat(file.fileno()).st_size
+            self.reading.begin(os.fstat(file.fileno()).st_size)
             members: Members | None = None
             with suppress(ArchiveError):
-                members = scan(file, sink, self.file, pass_over=file.seek)
+                members = scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
             if members is not None:
-                return archive.find(members, sink, wanted)
+                return self._known(archive.find(members, measured, wanted))
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
         return self._whole(NoSink() if isinstance(sink, _Unread) else sink, wanted)
 
     def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
+        measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
         given = self.file == "-"
         with (
             open(0 if given else self.file, "rb", buffering=0, closefd=not given) as raw,
             io.BufferedReader(_Patient(raw), _BUFFER) as file,
         ):
-            self.size = os.fstat(raw.fileno()).st_size or None  # a pipe has none
-            return archive.read(file, sink, wanted, self.file)
+            self.reading.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
+            return self._known(archive.read(Counted(file, self.reading), measured, wanted, self.file))
+
+    def _known(self, image: Image) -> Image:
+        self.image_id, self.layers = image.id, len(image.layers)
+        return image
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -49,6 +49,8 @@ class EngineImage:
     several_platforms: bool | None = False
     """Whether the Id is that of an index, which may have images for several platforms; None where docker's API is too
     old to tell."""
+    layers: int | None = None
+    """How many it has, if the engine says so."""
     podman: bool = False
     """Whether the engine is podman, whatever its program is called."""
 
@@ -88,6 +90,7 @@ def read(stdout: str, reference: str, has_containerd_store: Callable[[], bool]) 
         platform=platform if platform.architecture else None,
         containerd=containerd,
         several_platforms=several,
+        layers=_layers(image),
         podman=_is_podmans(image),
     )
 
@@ -102,6 +105,11 @@ def _is_elsewhere(image: dict[str, Any]) -> bool:
 def _is_podmans(image: dict[str, Any]) -> bool:
     """Podman's Ids have no prefix."""
     return not str(image["Id"]).startswith("sha256:")
+
+
+def _layers(image: dict[str, Any]) -> int | None:
+    layers = (image.get("RootFS") or {}).get("Layers")
+    return len(layers) if isinstance(layers, list) else None
 
 
 def _checked_id(image_id: str) -> str:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from ..images.image import Image, Wanted
 from ..images.layers import LayerSink
+from .reading import Reading
 
 
 class Source(Protocol):
@@ -11,8 +12,14 @@ class Source(Protocol):
 
     what: str
     """For messages."""
-    size: int | None
-    """An estimate of the image's bytes, uncompressed; it may be known only once the image is being delivered."""
+    image_id: str | None
+    """By which the user may know it, as far as that is known before it is delivered."""
+    layers: int | None
+    """How many it has, as far as that is known before it is delivered."""
+    activity: str
+    """What happens while the image is delivered, for a line that goes on with its name: `docker is saving`."""
+    reading: Reading
+    """How much of it has been read, and how much there is; that may be known only while it is being delivered."""
     repeatable: bool
     """Whether it can be delivered again."""
     remote: bool

@@ -9,6 +9,7 @@ from ..catalog.client import Cluster, once
 from ..catalog.troubles import KeepProblem, explained, worded
 from ..errors import ArvadosError
 from ..keep import answers
+from ..keep.wire import Wire
 
 _LONGEST_CONNECT = 128
 """Seconds."""
@@ -23,6 +24,8 @@ class Putter:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._keep = cluster.api.keep
+        self.left = Wire.of(self._keep).left
+        """How many bytes have left of the block with this `md5+size`, while it is being sent."""
         self._copies = cluster.replication
         self._answered = False
         """Whether a block was stored: what answers to that is Keep, and was found."""

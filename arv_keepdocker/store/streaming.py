@@ -21,8 +21,9 @@ from ..keep.units import LayerState, LostLayerError, Units
 from ..sources.archives import FileSource
 from ..sources.source import Source
 from ..terminal.display import Display
-from ..terminal.progress import Progress
+from ..terminal.progress import Activity, Progress
 from . import arv_put
+from .announcements import called, described, mebibytes, stored
 from .putter import Putter
 from .reader import getter
 
@@ -111,12 +112,15 @@ class Streamed:
         self._wanted = wanted
         self._universal = universal
         self._uploaded: _Uploaded | None = None
+        self._name = called(wanted, source)
+        self._started = time.monotonic()
         self.image_id = ""
         """By which the stored image is found."""
         if source.repeatable and isinstance(source, FileSource):
-            self.image = source.peek(wanted)
-            if universal or self.image.universal_of is not None:  # the id depends on the layers' sizes
-                self.image = source.deliver(NoSink(), wanted)
+            with Activity(way.display, f"{source.activity} {self._name}"):
+                self.image = source.peek(wanted)
+                if universal or self.image.universal_of is not None:  # the id depends on the layers' sizes
+                    self.image = source.deliver(NoSink(), wanted)
             arrangement = arrange(self.image, universal)
             self.image_id, self.universal = arrangement.image_id, arrangement.universal
         else:
@@ -145,6 +149,8 @@ class Streamed:
                 uuid = catalog.create(entry, uploaded.manifest)
         with self._explained():
             catalog.link(uuid, entry)
+        sent = f"{mebibytes(uploaded.sent)} sent, {mebibytes(uploaded.reused)} were there already"
+        self._way.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
         return uuid
 
     def _created(self, entry: Entry, uploaded: _Uploaded) -> str | None:
@@ -198,26 +204,22 @@ class Streamed:
         journal = way.journal
         notes = journal if way.remember else None
         known = way.known(self._wanted.name)
-        put = _unsent if way.dry_run else _remembering(Putter(way.catalog.cluster), notes)
-        sender = Sender(put, known.blocks if reuse else dict, way.threads)
+        putter = Putter(way.catalog.cluster)
+        put = _unsent if way.dry_run else _remembering(putter, notes)
+        sender = Sender(put, known.blocks if reuse else dict, way.threads, putter.left)
         units = Units(sender, known if reuse else None, notes, read_back=self._source.remote)
-        progress = Progress(way.display, sender, units, self._source, arv_put.machine_progress)
+        progress = Progress(way.display, self._name, sender, units, self._source, arv_put.machine_progress)
         if not way.dry_run:
-            way.display.note(f"uploading {self._source.what}")
+            way.display.note(f"storing {described(self._wanted, self._source)}")
             way.tell_what_cannot_be_reused()
         with self._explained(), closing(units), sender, progress:
             image = self._source.deliver(units, self._wanted)
             arrangement = arrange(image, self._universal)
-            progress.stage = "finishing"
+            progress.whole = arrangement.size
             composed = units.compose(arrangement, image.layers)
         if journal is not None and journal.problem is not None:
             way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
-        if not way.dry_run:
-            way.display.note(
-                f"{_mebibytes(arrangement.size)} in {progress.seconds:.1f} s: {_mebibytes(sender.sent)} sent, "
-                f"{_mebibytes(sender.reused)} that Arvados had already"
-            )
         return _Uploaded(
             image, arrangement.image_id, arrangement.universal, text, composed.layers, sender.sent, sender.reused
         )
@@ -247,7 +249,3 @@ def _remembering(put: Put, journal: Journal | None) -> Put:
 
 def _unsent(data: bytes, key: str) -> str:
     return key
-
-
-def _mebibytes(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB"

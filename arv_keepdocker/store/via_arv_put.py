@@ -1,8 +1,9 @@
 """The way through arv-put: the image is saved to the cache directory, checked, and uploaded from there."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ from ..sources.archives import EngineSource, FileSource
 from ..sources.source import Source
 from ..terminal.display import Counter, Display
 from . import arv_put
+from .announcements import called, stored
 from .canonical_file import CanonicalFile
 
 
@@ -39,6 +41,7 @@ class ViaArvPut:
     """The user's options for arv-put."""
     resume: bool = True
     """Use what an earlier run has saved, if it is whole."""
+    started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Saved"]:
@@ -70,7 +73,7 @@ class ViaArvPut:
         if found is None:
             if image.size is not None:
                 self.cache.check_space(image.size)
-            self.display.note(f"saving image {image.id}")
+            self.display.note(f"storing {called(wanted, source)}")
             counter = self.display.counter("saving", image.size)
             if universal:
                 arrangement, saved = self._arranged(source, wanted, universal, path, counter)
@@ -199,6 +202,7 @@ class Saved:
                 f"image {entry.image_id} could not be stored: {error}", error.hint or own_hint
             ) from error
         self.discard()
+        way.display.note(f"{stored(entry, way.catalog)} ({time.monotonic() - way.started:.1f} s)")
         return uuid
 
     def discard(self) -> None:

@@ -10,9 +10,12 @@ from typing import TextIO
 
 from ..terminal import streams
 from ..terminal.secrets import Secrets
+from ..terminal.width import fitted, width
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
+_SHORTEST = 10
+"""Columns of what a line is about."""
 _PATIENCE = 10.0
 """Seconds that anything may take without a word."""
 _REMINDER = 60.0
@@ -40,6 +43,7 @@ class Display:
         self.quiet = quiet
         self.progress = progress
         self._drawn = False
+        self._writing = threading.RLock()
         self._secrets = Secrets()
         self._said: dict[str, float] = {}
 
@@ -97,16 +101,22 @@ class Display:
         """A line that counts the bytes of something that may take long; `total` is how many are expected."""
         return Counter(self, what, total)
 
-    def redraw(self, text: str) -> None:
-        """Show `text` in the place of what was drawn there before, as far as it fits into the line."""
-        self._drawn = True
-        self.write(f"\r{self.clean(text)[: self._columns() - 1]}\x1b[K")
+    def redraw(self, what: str, state: str = "") -> None:
+        """Show a line in the place of what was drawn there before; `what` is cut where it leaves no room for `state`,
+        which changes."""
+        what, state = self.clean(what), self.clean(state)
+        columns = self._columns() - 1
+        with self._writing:
+            self._drawn = True
+            line = fitted(fitted(what, max(columns - width(state), _SHORTEST)) + state, columns)
+            self.write(f"\r{line}\x1b[K")
 
     def clear(self) -> None:
         """Take away what was drawn."""
-        if self._drawn:
-            self._drawn = False
-            self.write("\r\x1b[K")
+        with self._writing:
+            if self._drawn:
+                self._drawn = False
+                self.write("\r\x1b[K")
 
     def _columns(self) -> int:
         try:
@@ -120,8 +130,9 @@ class Display:
             streams.write(text, self.stream)
 
     def _line(self, message: str) -> None:
-        self.clear()
-        self.write(self.clean(f"{PROGRAM}: {' '.join(message.split())}") + "\n")
+        with self._writing:
+            self.clear()
+            self.write(self.clean(f"{PROGRAM}: {' '.join(message.split())}") + "\n")
 
 
 class Counter:

@@ -1,5 +1,7 @@
 """How far an upload is: a line that a terminal redraws, one every half a minute elsewhere, or one for programs."""
 
+import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -7,61 +9,36 @@ from types import TracebackType
 from typing import Protocol
 
 from .display import Display, Style
+from .pace import Pace, Stopwatch
 
 _SECONDS = {Style.LINE: 0.2, Style.PLAIN: 30.0, Style.BATCH: 1.0}
 """Between two lines."""
+_LOOK = 0.2
+"""Seconds between two looks at what has moved."""
+_BLOCK = 64 << 20
+"""Bytes that may still have to be sent when the last byte has been read, however fast sending is."""
 
 
-class Counts(Protocol):
-    """Bytes that are in Keep now."""
+class Activity:
+    """Says, until the `with` block ends, what is happening, and for how long."""
 
-    sent: int
-    reused: int
-
-
-class Taken(Protocol):
-    """Bytes of layers that were read, or need not be."""
-
-    taken: int
-
-
-class Expected(Protocol):
-    """An estimate of the bytes of layers that there will be."""
-
-    size: int | None
-
-
-class Progress:
-    """Shows, until the `with` block ends, how far an upload is."""
-
-    def __init__(
-        self,
-        display: Display,
-        counts: Counts,
-        taken: Taken,
-        expected: Expected,
-        machine_line: Callable[[int, int | None], str],
-    ) -> None:
-        """`machine_line` is what a program is told."""
-        self.stage = "uploading"
+    def __init__(self, display: Display, what: str) -> None:
         self._display = display
-        self._counts = counts
-        self._taken = taken
-        self._estimate = expected
-        self._machine_line = machine_line
-        self._started = self._reading_since = time.monotonic()
+        self._what = what
+        self._started = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._show_from_time_to_time, daemon=True)
 
-    def __enter__(self) -> "Progress":
-        self._thread.start()
+    def __enter__(self) -> "Activity":
+        if self._display.progress in _SECONDS:
+            with contextlib.suppress(RuntimeError):  # the system has no more threads
+                self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._ended.set()
-        self._thread.join()
-        if self._display.progress is Style.BATCH and error is None:
-            self._display.write(self._machine_line(self._stored, self._stored))
+        if self._thread.ident is not None:
+            self._thread.join()
         self._display.clear()
 
     @property
@@ -69,38 +46,172 @@ class Progress:
         """Since the start."""
         return time.monotonic() - self._started
 
-    @property
-    def _stored(self) -> int:
-        return self._counts.sent + self._counts.reused
-
-    @property
-    def _expected(self) -> int | None:
-        return max(self._estimate.size, self._taken.taken) if self._estimate.size else None
-
     def _show_from_time_to_time(self) -> None:
-        seconds = _SECONDS.get(self._display.progress)
-        while not self._ended.wait(seconds):
-            if self._display.progress is Style.LINE:
-                self._display.redraw(self._line())
-            elif self._display.progress is Style.PLAIN:
-                self._display.note(self._line())
-            elif self._display.progress is Style.BATCH:
-                self._display.write(self._machine_line(self._stored, self._expected))
+        interval = _SECONDS[self._display.progress]
+        due = time.monotonic() + interval
+        while not self._ended.wait(_LOOK):
+            self._look()
+            if time.monotonic() >= due:
+                due += interval
+                self._show()
 
-    def _line(self) -> str:
-        read, expected = self._taken.taken, self._expected
-        if not read:
-            self._reading_since = time.monotonic()
-            return f"waiting for the archive, {_clock(self.seconds)}"
-        total = f" / {expected >> 20}" if expected else ""
-        rate = read / max(time.monotonic() - self._reading_since, 0.001)
-        left = f", {_clock((expected - read) / rate)} left" if expected else ""
-        return (
-            f"{self.stage}: {read >> 20}{total} MiB read, {self._counts.sent >> 20} sent, "
-            f"{self._counts.reused >> 20} reused, {rate / (1 << 20):.0f} MiB/s{left}"
-        )
+    def _look(self) -> None:
+        """See what has moved."""
+
+    def _show(self) -> None:
+        if self._display.progress is Style.LINE:
+            self._display.redraw(*self._line())
+        elif self._display.progress is Style.PLAIN:
+            self._display.note("".join(self._line()))
+
+    def _line(self) -> tuple[str, str]:
+        """What it is about, and what is to be said of that."""
+        return self._what, f" ({_clock(self.seconds)})"
+
+
+class Counts(Protocol):
+    """Bytes that go to Keep."""
+
+    @property
+    def moved(self) -> int:
+        """Those that were sent, also of blocks that are not there as a whole yet."""
+
+    reused: int
+    sending: Stopwatch
+    """Runs while there is something to send."""
+    full: Stopwatch
+    """Runs while whoever reads waits for what was read to be sent."""
+
+
+class Skipped(Protocol):
+    skipped: int
+    """Bytes of layers that are in Arvados and were not even read."""
+
+
+class Reading(Protocol):
+    """Bytes that are read to have the image, which may be compressed."""
+
+    read: int
+
+    @property
+    def left(self) -> int:
+        """That are still to be read, as far as is known."""
+
+    @property
+    def size(self) -> int | None:
+        """An estimate of the bytes of the image's layers."""
+
+
+class Expected(Protocol):
+    """Where the image comes from."""
+
+    what: str
+    activity: str
+    """What happens there, for a line that goes on with the image's name: `docker is saving`."""
+
+    @property
+    def reading(self) -> Reading: ...
+
+
+class Progress(Activity):
+    """Shows, until the `with` block ends, how much of an image is in Keep: was sent, or was there already."""
+
+    def __init__(
+        self,
+        display: Display,
+        name: str,
+        counts: Counts,
+        units: Skipped,
+        source: Expected,
+        machine_line: Callable[[int, int | None], str],
+    ) -> None:
+        """`name` is what the user calls the image; `machine_line` is what a program is told."""
+        super().__init__(display, f"{source.activity} {name}")
+        self.whole: int | None = None
+        """Bytes of all that is stored, known when everything has been read."""
+        self._name = name
+        self._counts = counts
+        self._units = units
+        self._source = source
+        self._machine_line = machine_line
+        self._reading = Pace()
+        self._sending = Pace()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        super().__exit__(kind, error, _)
+        if self._display.progress is Style.BATCH and error is None:
+            self._display.write(self._machine_line(self._there, self._there))
+
+    @property
+    def _there(self) -> int:
+        return self._counts.moved + self._counts.reused + self._units.skipped
+
+    @property
+    def _total(self) -> int | None:
+        if self.whole is not None:
+            return self.whole
+        size = self._source.reading.size
+        return max(size, self._there) if size else None
+
+    def _show(self) -> None:
+        super()._show()
+        if self._display.progress is Style.BATCH:
+            self._display.write(self._machine_line(self._there, self._total))
+
+    def _look(self) -> None:
+        self._sending.note(self._counts.sending.seconds, self._counts.moved)
+        # Who waits for what was read to be sent does not read, however fast that would be.
+        self._reading.note(self.seconds - self._counts.full.seconds, self._source.reading.read)
+
+    def _line(self) -> tuple[str, str]:
+        if not self._source.reading.read and not self._units.skipped:
+            return f"{self._source.activity} {self._name}", super()._line()[1]
+        there, total = self._there, self._total
+        words = [f"{there >> 20} MiB"]
+        if total is not None:
+            # It is there when Keep has answered to the last byte; then nothing is shown any more.
+            words = [f"{min(100 * there // max(total, 1), 99)}%", f"{there >> 20} of {total >> 20} MiB"]
+        if (seconds := self._standing()) is not None:
+            words += [f"nothing moves for {_clock(seconds)}", "time left unknown"]
+        else:
+            rate, left = self._sending.rate, self._left(there, total)
+            words.append(f"{self._counts.moved >> 20} sent")
+            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
+            words.append(f"{_clock(math.ceil(left))} left" if left is not None else "time left unknown")
+        return self._name, f": {', '.join(words)}"
+
+    def _standing(self) -> float | None:
+        """For how many seconds nothing has moved, if it is that long that it says something."""
+        if self._counts.sending.runs:
+            pace = self._sending
+        elif self.whole is None:
+            pace = self._reading
+        else:
+            return None
+        return pace.idle if pace.is_still else None
+
+    def _left(self, there: int, total: int | None) -> float | None:
+        """Seconds until everything is in Keep, if both go on at their own pace: what is slower decides."""
+        if total is None:
+            return None
+        unsent = max(total - there, 0)
+        reading = 0.0 if self.whole is not None else _seconds(self._source.reading.left, self._reading.rate)
+        if not self._counts.moved:
+            return reading  # all was there so far
+        sending = _seconds(unsent, self._sending.rate)
+        tail = _seconds(min(unsent, _BLOCK), self._sending.rate)
+        if reading is None or sending is None or tail is None:
+            return None
+        return max(reading + tail, sending)
+
+
+def _seconds(count: int, rate: float | None) -> float | None:
+    if not count:
+        return 0.0
+    return count / rate if rate is not None else None
 
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

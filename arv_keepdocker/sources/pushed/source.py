@@ -12,6 +12,7 @@ from ...images.layers import LayerSink
 from ..archives import EngineSource
 from ..described import EngineImage
 from ..engine import Engine
+from ..reading import MeasuredSink, Reading
 from ..registry import manifests
 from .names import TemporaryNames
 from .notes import Address, PushNotes
@@ -40,7 +41,9 @@ class PushSource:
         """`say` is told why the image is saved."""
         self._saved = EngineSource(engine, image)
         self.what = self._saved.what
-        self.size = image.size
+        self.activity = f"{engine.name} is pushing"
+        self.reading = Reading(self._saved.reading.size)
+        self.image_id, self.layers = self._saved.image_id, self._saved.layers
         self._engine = engine
         self._image = image
         self._names = names
@@ -49,7 +52,8 @@ class PushSource:
 
     def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
         address = self._notes.address()
-        repository = Repository(address.repository, secrets.token_hex(16), sink, self._notes)
+        measured = MeasuredSink(sink, self._count, self._count)
+        repository = Repository(address.repository, secrets.token_hex(16), measured, self._notes)
         try:
             image = self._pushed(repository, address.port, wanted)
         except ArvadosError:
@@ -57,9 +61,13 @@ class PushSource:
         except (KeepdockerError, OSError) as error:
             self._say(f"{self._engine.name} does not push, but saves {self.what}: {error}")
             repository.close()  # what it holds of the sink is needed
+            self.activity, self.reading = self._saved.activity, self._saved.reading
             return self._saved.deliver(sink, wanted)
         repository.close()
         return image
+
+    def _count(self, size: int) -> None:
+        self.reading.add(size, size)
 
     def _pushed(self, repository: Repository, port: int, wanted: Wanted) -> Image:
         """Raises EngineError or CacheError where it was not pushed, ArchiveError or ImageNotFoundError where that is

@@ -18,16 +18,12 @@ from ...images.reference import DEFAULT_TAG, Reference
 from ...parallel import Lanes
 from ...terminal.display import Display
 from ..blobs import LayerBlob, WrongDigestError
+from ..reading import PACKED, Reading
 from . import credentials, manifests
 from .client import INDEX_TYPES, RegistryClient
 from .manifests import ImageManifest
 from .names import RepositoryName
 from .transport import Transport
-
-_GROWTH = 2.5
-"""How much longer a layer is than its blob, as a rule."""
-_ENOUGH = 1 << 20
-"""Bytes of blobs that tell it better."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +77,10 @@ class RegistrySource:
         """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64.
         `name` is what the user calls it."""
         self.what = f"image {name or client.name}"
-        self.size: int | None = None
-        """An estimate of the image's bytes, uncompressed, once it is being delivered: the registry does not tell."""
+        self.image_id: str | None = None
+        self.layers: int | None = None
+        self.activity = "downloading"
+        self.reading = Reading(growth=PACKED)
         self.fetched = 0
         """Bytes of layers that have come."""
         self.is_index: bool | None = None
@@ -94,7 +92,6 @@ class RegistrySource:
         self._manifest: ImageManifest | manifests.Index | None = None
         self._description: Description | None = None
         self._counting = threading.Lock()
-        self._done = self._unpacked = self._left = 0
 
     def head(self) -> str:
         """The digest that the registry has for the name now: of a manifest or of an index.
@@ -119,6 +116,8 @@ class RegistrySource:
                 found = manifests.chosen(self._client, found, self._platform)
                 digests.insert(0, found.digest)
             self._description = self._described(found, digests)
+            self.image_id, self.layers = self._description.image_id, len(self._description.layers)
+            self.reading.begin(sum({layer.digest: layer.size for layer in self._description.layers}.values()))
         return self._description
 
     def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
@@ -128,8 +127,7 @@ class RegistrySource:
         """
         description = self.describe()
         remote = {layer.diff_id: layer for layer in description.layers}
-        self._left = sum(layer.size for layer in remote.values())
-        self._count(0, 0)
+        self.reading.begin(sum(layer.size for layer in remote.values()))
         found: dict[str, Layer] = {}
         work = [partial(self._layer, sink, layer) for layer in remote.values()]
         with self._explained(), self._client.watched(), Lanes([self._client, self._client][: len(work)]) as lanes:
@@ -176,18 +174,8 @@ class RegistrySource:
     def _layer(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient) -> Layer:
         known = sink.has(layer.diff_id)
         if known is not None:
-            self._count(layer.size, known.size)
+            self.reading.add(layer.size, known.size)
         return known or self._fetched(sink, layer, client, again=True)
-
-    def _count(self, size: int, unpacked: int, fetched: int = 0) -> None:
-        """So much of the blobs is done, and was so much uncompressed; from which the rest is estimated."""
-        with self._counting:
-            self.fetched += fetched
-            self._done += size
-            self._unpacked += unpacked
-            self._left -= size
-            growth = self._unpacked / self._done if self._done > _ENOUGH else _GROWTH
-            self.size = self._unpacked + int(max(self._left, 0) * growth)
 
     def _fetched(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
         blob = LayerBlob(sink, plain=layer.digest == layer.diff_id)
@@ -195,7 +183,9 @@ class RegistrySource:
             for data in client.blob(layer.digest, layer.size):
                 before = blob.unpacked
                 blob.feed(data)
-                self._count(len(data), blob.unpacked - before, fetched=len(data))
+                self.reading.add(len(data), blob.unpacked - before)
+                with self._counting:
+                    self.fetched += len(data)
             return blob.finish(layer.digest, layer.diff_id)
         except WrongDigestError:
             if not again:

@@ -1,0 +1,135 @@
+"""How many bytes of a block have left for Keep while the SDK sends it.
+
+The SDK counts a block when all of it has been sent, which on a slow line is a minute later. It takes the handles by
+which it sends from a pool, and gives them the function that reads the block: both are the places to count.
+"""
+
+import contextlib
+import fcntl
+import queue
+import struct
+import termios
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+
+class Wire:
+    """Counts for one client of Keep. May be used by several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._transfers: defaultdict[str, list[Transfer]] = defaultdict(list)
+
+    @staticmethod
+    def of(keep: Any) -> "Wire":
+        """That of an `arvados.keep.KeepClient`; always the same one. It counts nothing where the SDK has no pool."""
+        pool = getattr(keep, "_user_agent_pool", None)
+        if isinstance(pool, _Pool):
+            return pool.wire
+        wire = Wire()
+        if pool is not None:
+            keep._user_agent_pool = _Pool(wire)
+        return wire
+
+    def left(self, key: str) -> int:
+        """Bytes of the block `md5+size` that have left, to the service that has the least of those that get it now."""
+        with self._lock:
+            transfers = self._transfers.get(key.partition("+")[0], ())
+            return min((transfer.left for transfer in transfers), default=0)
+
+    @contextlib.contextmanager
+    def sending(self, md5: str) -> "Iterator[Transfer]":
+        """While a block is sent to one service; what has left counts on if it has `arrived`."""
+        transfer = Transfer()
+        with self._lock:
+            self._transfers[md5].append(transfer)
+        try:
+            yield transfer
+        finally:
+            transfer.descriptor = -1
+            if not transfer.arrived:
+                with self._lock:
+                    self._transfers[md5].remove(transfer)
+
+
+class Transfer:
+    """A block on its way to one service."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.descriptor = -1
+        """Of the socket."""
+        self.arrived = False
+
+    @property
+    def left(self) -> int:
+        """What was read, but for what the kernel still has."""
+        return max(self.read - _unsent(self.descriptor), 0)
+
+
+def _unsent(descriptor: int) -> int:
+    """Bytes that were given to a socket, and of which the other side has not said that it has them."""
+    with contextlib.suppress(OSError, ValueError):  # it may be closed meanwhile; not every system tells
+        return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
+    return 0
+
+
+class _Pool(queue.LifoQueue[Any]):
+    """The SDK's pool of handles, which makes those that it has not yet."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__()
+        self.wire = wire
+        self._handle = _handle_type(wire)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return super().get(block=False)
+        except queue.Empty:
+            return self._handle()
+
+
+def _handle_type(wire: Wire) -> Callable[[], Any]:
+    import pycurl
+
+    class Handle(pycurl.Curl):  # type: ignore[misc]
+        """Counts what a request sends of a block."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            # A pycurl.Curl finds attributes of its class first.
+            self.md5 = ""
+            self.transfer = Transfer()
+            self.connection = -1
+
+        def setopt(self, option: int, value: Any) -> Any:
+            if option == pycurl.URL:
+                self.md5 = value.decode().rpartition("/")[2]
+            elif option == pycurl.OPENSOCKETFUNCTION:
+                value = partial(self._opened, value)
+            elif option == pycurl.READFUNCTION:
+                value = partial(self._read, value)
+            return super().setopt(option, value)
+
+        def perform(self) -> None:
+            with wire.sending(self.md5) as self.transfer:
+                self.transfer.descriptor = self.connection  # if it uses that again, which nobody tells
+                super().perform()
+                self.connection = self.getinfo(pycurl.ACTIVESOCKET)
+                self.transfer.arrived = self.getinfo(pycurl.RESPONSE_CODE) == HTTPStatus.OK
+
+        def _opened(self, open_socket: Callable[..., Any], *arguments: Any) -> Any:
+            opened = open_socket(*arguments)
+            self.transfer.descriptor = opened.fileno()
+            return opened
+
+        def _read(self, read: Callable[[int], bytes], size: int) -> bytes:
+            data = read(size)
+            self.transfer.read += len(data)
+            return data
+
+    return Handle

@@ -1,0 +1,50 @@
+"""What the user reads when an image begins to be stored, and when it is."""
+
+import re
+
+from ..catalog.entry import Entry
+from ..catalog.records import Catalog
+from ..images.image import Wanted
+from ..sources.source import Source
+
+_DIGEST = re.compile(r"\bsha256:[0-9a-f]{64}\b")
+_SHOWN = len("sha256:") + 12
+"""Characters of an id: what docker shows, too."""
+
+
+def called(wanted: Wanted, source: Source) -> str:
+    """What to call the image: as the user does."""
+    return wanted.name or short(source.what)
+
+
+def described(wanted: Wanted, source: Source) -> str:
+    """The image, with its id and how long it is, as far as that is known."""
+    name = called(wanted, source)
+    image_id = short(source.image_id) if source.image_id is not None else ""
+    known = f" ({image_id})" if image_id and image_id not in name else ""
+    size = source.reading.size
+    parts = [f"{'about ' if source.reading.is_guess else ''}{_about(size)}"] if size else []
+    parts += [f"{source.layers} layer{'s' if source.layers != 1 else ''}"] if source.layers is not None else []
+    return f"{name}{known}{', ' if parts else ''}{' in '.join(parts)}"
+
+
+def stored(entry: Entry, catalog: Catalog) -> str:
+    """That the image is stored; in the universal form it has another id than before."""
+    name = entry.name or f"image {short(entry.image_id)}"
+    new_id = f" ({short(entry.image_id)})" if entry.universal and entry.name is not None else ""
+    projects = catalog.projects
+    where = "Home" if entry.project == projects.user["uuid"] else projects.called(entry.project)
+    return f"stored {name}{new_id} in {where}"
+
+
+def short(text: str) -> str:
+    """The text with its digests cut to as much as docker shows of them."""
+    return _DIGEST.sub(lambda match: match[0][:_SHOWN], text)
+
+
+def _about(count: int) -> str:
+    return f"{count / (1 << 20):.{0 if count >= 10 << 20 else 1}f} MiB"
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
