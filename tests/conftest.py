@@ -81,7 +81,7 @@ def registry() -> Iterator[Registry]:
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     podman = Podman(tmp_path_factory.mktemp("podman"))
     yield podman
-    podman.run("rmi", "--all", "--force")
+    podman.close()
 
 
 class Cluster:

@@ -208,7 +208,7 @@ class Registry(Service):
 
 
 class Podman:
-    """A private podman, as a program called podman that has a storage of its own."""
+    """A private podman, as a program called podman that has a storage of its own in the directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -216,9 +216,15 @@ class Podman:
         assert program is not None
         (directory / "bin").mkdir(parents=True)
         self.program = directory / "bin" / "podman"
-        own = f"--root {directory}/root --runroot {directory}/run --storage-driver vfs --cgroup-manager cgroupfs"
+        # Where podman keeps sockets; it refuses a name of more than 50 characters.
+        self._runroot = tempfile.mkdtemp(prefix="akd-")
+        own = f"--root {directory}/root --runroot {self._runroot} --storage-driver vfs --cgroup-manager cgroupfs"
         self.program.write_text(f'#!/bin/sh\nexec {program} {own} --events-backend none "$@"\n')
         self.program.chmod(0o755)
+
+    def close(self) -> None:
+        self.run("rmi", "--all", "--force")
+        shutil.rmtree(self._runroot)
 
     def run(self, *args: str) -> str:
         done = subprocess.run([str(self.program), *args], capture_output=True, text=True)
