@@ -242,6 +242,31 @@ def test_silent_says_what_the_engine_is_asked(
     process.communicate(timeout=SECONDS)
 
 
+def test_silent_says_that_standard_input_gives_nothing(project: str, run: Command) -> None:
+    begin, end = os.pipe()
+    process = run.start("--silent", "--project-uuid", project, "--from-archive", "-", stdin=begin)
+    os.close(begin)
+    assert process.stderr is not None
+    assert "waiting for standard input" in process.stderr.readline()
+    os.close(end)
+    _, shown = process.communicate(timeout=SECONDS)
+    assert process.returncode == 5
+    assert "empty" in shown
+
+
+def test_silent_says_which_pipe_nobody_writes_to(project: str, run: Command, tmp_path: Path) -> None:
+    archive = archive_of_a_new_image(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = run.start("--silent", "--project-uuid", project, "--from-archive", str(pipe))
+    assert process.stderr is not None
+    assert f"waiting for {pipe}" in process.stderr.readline()
+    pipe.write_bytes(archive.read_bytes())
+    out, shown = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, shown
+    assert "-4zz18-" in out
+
+
 # Arvados and Keep
 
 

@@ -41,7 +41,7 @@ def _find(request: Request, project: str, tools: Tools) -> Found:
     if request.archive is not None:
         from .from_archive import find_in_archive
 
-        return find_in_archive(request.archive, request, project)
+        return find_in_archive(request.archive, request, project, tools)
     if request.registry:
         from .from_registry import find_in_registry
 

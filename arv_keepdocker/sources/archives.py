@@ -4,7 +4,8 @@ import io
 import os
 import select
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import cast
 
 from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
@@ -13,12 +14,15 @@ from ..images.image import Image, Wanted
 from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
+from ..terminal.waiting import Waiting, unsaid
 from .described import EngineImage
 from .engine import Engine
 from .reading import PACKED, Counted, MeasuredSink, Reading
 
 _CHUNK = 1 << 20
 _BUFFER = 64 << 10
+_SOON = 0.1
+"""Seconds within which bytes usually come: to wait for so long is not worth saying."""
 
 Through = Callable[[Readable], Readable]
 
@@ -84,7 +88,9 @@ class FileSource:
     remote = False
     fetched = None
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, waiting: Waiting = unsaid) -> None:
+        """`waiting` is told where the file, a pipe, has nothing to read for long."""
+        self._waiting = waiting
         self.what = f"archive {file}"
         self.image_id: str | None = None
         self.layers: int | None = None
@@ -118,10 +124,10 @@ class FileSource:
     def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
         measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
         given = self.file == "-"
-        with (
-            open(0 if given else self.file, "rb", buffering=0, closefd=not given) as raw,
-            io.BufferedReader(_Patient(raw), _BUFFER) as file,
-        ):
+        waiting = partial(self._waiting, "standard input" if given else self.file)
+        with waiting():  # for somebody to open a named pipe for writing
+            opened = open(0 if given else self.file, "rb", buffering=0, closefd=not given)  # noqa: SIM115
+        with opened as raw, io.BufferedReader(_Patient(raw, waiting), _BUFFER) as file:
             self.reading.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
             return self._known(archive.read(Counted(file, self.reading), measured, wanted, self.file))
 
@@ -147,17 +153,25 @@ class _Unread(NoSink):
 
 
 class _Patient(io.RawIOBase):
-    """A file that waits for its next bytes also where whoever opened standard input has set that not to block."""
+    """A file that waits for its next bytes, and says so where they take long.
 
-    def __init__(self, file: io.FileIO) -> None:
+    Also where whoever opened standard input has set that not to block.
+    """
+
+    def __init__(self, file: io.FileIO, waiting: Callable[[], AbstractContextManager[None]]) -> None:
         self._file = file
+        self._waiting = waiting
+        self._ready = select.poll()
+        self._ready.register(file.fileno(), select.POLLIN)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while (count := cast("int | None", self._file.readinto(buffer))) is None:
-            poll = select.poll()
-            poll.register(self._file.fileno(), select.POLLIN)
-            poll.poll()
-        return count
+        while True:
+            if not self._ready.poll(_SOON * 1000):
+                with self._waiting():
+                    self._ready.poll()
+            count = cast("int | None", self._file.readinto(buffer))
+            if count is not None:
+                return count
