@@ -144,7 +144,7 @@ def test_the_manual_page(tmp_path: Path) -> None:
     ]
     assert not re.findall(r"^[.'](?!TH |SH |SS |TP$|PP$|RS 4$|RE$|nf$|fi$|br$|B ).*", page, re.MULTILINE)
     plain = re.sub(r"\\f[BIR]", "", page).replace("\\-", "-").replace("\\(ti", "~").replace("\\&", "")
-    tables = (about.EXIT_STATUSES, about.ENVIRONMENT, about.FILES, about.FILTERS, about.JSON_KEYS)
+    tables = (about.EXIT_STATUSES, about.ENVIRONMENT, about.FILES, about.FILTERS, about.JSON_KEYS, about.RESULT_KEYS)
     for term in [str(term) for table in tables for term in table] + [command for _, command in about.EXAMPLES]:
         assert f"\n{term}\n" in plain
     (tmp_path / "page.1").write_text(page)

@@ -37,7 +37,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 """What the fields are that are asked for."""
 _FIELDS = {
-    "collections": ("uuid", "manifest_text", "portable_data_hash", "properties"),
+    "collections": ("uuid", "file_size_total", "manifest_text", "portable_data_hash", "properties"),
     "groups": ("uuid", "group_class"),
     "users": ("uuid",),
 }

@@ -41,6 +41,8 @@ class Plan:
     """How the image got there, apart from its links."""
     same: frozenset[str] = frozenset()
     """UUIDs of collections that are known to hold the same image."""
+    record: Record | None = None
+    """The collection that has the image now, with what it holds; None where there is none."""
     whole: bool = False
     """Whether the image is there by its id and name, and only what an engine knows it by is missing, if anything."""
 
@@ -68,6 +70,16 @@ class Plan:
     def source(self) -> str | None:
         """UUID of the collection that has the image now, whoever owns it."""
         return self.collection or (str(self.original["uuid"]) if self.original is not None else None)
+
+    @property
+    def portable_data_hash(self) -> str | None:
+        """Of the collection that has the image now, and so of a copy."""
+        return str(self.record["portable_data_hash"]) if self.record is not None else None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that the image takes in Arvados."""
+        return int(self.record["file_size_total"]) if self.record is not None else None
 
     def summary(self, project: str) -> str:
         """What was found and made, for people; `project` is the project's name."""

@@ -95,17 +95,20 @@ class Catalog:
         if entry.universal:
             images = [image for image in images if image.properties.get(UNIVERSAL) is True]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
-        image = next((image for image in images if self._held(image.collection) == entry.image_id), None)
-        if image is None:
+        for image in images:
+            record = self._collection(image.collection)
+            if record is not None and file_in(record["manifest_text"]) == entry.image_id:
+                break
+        else:
             return None
         entry = replace(entry, link_properties={**image.properties, **entry.recognized_by})
         same = frozenset(image.collection for image in images)
         if image.owner == entry.project:
-            return self._plan(entry, image.collection, same=same)
-        original = self.cluster.get("collections", image.collection)
+            return self._plan(entry, image.collection, record, same=same)
         # One that an earlier run has made is used.
-        made = next(with_content(self.cluster, entry.project, original["portable_data_hash"]), None)
-        return self._plan(entry, str(made["uuid"]) if made is not None else None, original=original, same=same)
+        made = next(with_content(self.cluster, entry.project, record["portable_data_hash"]), None)
+        uuid = str(made["uuid"]) if made is not None else None
+        return self._plan(entry, uuid, record, original=record, same=same)
 
     def recognize(self, entry: Entry, single: bool) -> list[str]:
         """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first.
@@ -136,7 +139,8 @@ class Catalog:
         # An update replaces the properties as a whole, and the server may manage some of them.
         there = collection["properties"] or {}
         properties = {**there, **entry.properties}
-        return self._plan(entry, uuid, properties=properties if properties != there else None, was=Made.COMPLETED)
+        missing = properties if properties != there else None
+        return self._plan(entry, uuid, collection, properties=missing, was=Made.COMPLETED)
 
     def new(self, entry: Entry) -> Plan:
         """What would be made of an image that Arvados does not have."""
@@ -191,8 +195,12 @@ class Catalog:
 
     def _held(self, uuid: str) -> str | None:
         """The id of the image that a collection holds; None if it holds something else or is gone."""
+        record = self._collection(uuid)
+        return file_in(record["manifest_text"]) if record is not None else None
+
+    def _collection(self, uuid: str) -> Record | None:
         try:
-            return file_in(self.cluster.get("collections", uuid)["manifest_text"])
+            return self.cluster.get("collections", uuid)
         except ArvadosRefusedError as error:
             if error.http_status == 404:
                 return None
@@ -202,6 +210,7 @@ class Catalog:
         self,
         entry: Entry,
         uuid: str | None,
+        record: Record | None = None,
         original: Record | None = None,
         properties: Record | None = None,
         was: Made = Made.FOUND,
@@ -216,7 +225,7 @@ class Catalog:
         names = tuple(link["name"] or "" for link in there if link["link_class"] == NAME_LINK)
         known = {(link["link_class"], link["name"]) for link in there}
         whole = uuid is not None and properties is None and known.issuperset(entry.links)
-        return Plan(self.cluster, entry, uuid, missing, original, properties, names, was, same, whole)
+        return Plan(self.cluster, entry, uuid, missing, original, properties, names, was, same, record, whole)
 
     def _unfinished(self, entry: Entry) -> list[str]:
         """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.

@@ -92,6 +92,34 @@ JSON_KEYS: Mapping[str, str] = {
     "size": "bytes of the collection's file",
 }
 
+RESULT_KEYS: Mapping[str, str] = {
+    "image": "IMAGE [TAG] as it was given; null for an archive's image if none was",
+    "action": "what was done, or what a dry run would do: `stored` (read and uploaded), `completed` (what a run that "
+    "died had left was finished), `copied` (from another project's collection), `linked` (a name or an id was added) "
+    "or `found` (nothing was missing)",
+    "dry_run": "whether nothing was written, because of `--dry-run`",
+    "collection_uuid": "the collection that the image is in; null if a dry run would make it",
+    "portable_data_hash": "of the collection's content",
+    "id": "by which compute nodes know the image: `sha256:` and 64 digits",
+    "engine_id": "what Docker's containerd image store or the registry calls the image, if that is not its id; else "
+    "null",
+    "names": "the names that the image has in the project",
+    "project_uuid": "the project or user that owns the collection",
+    "size": "bytes of the collection's file",
+    "fetched": "bytes that came from a registry",
+    "sent": "bytes that were sent to Keep; of a dry run, that would be",
+    "reused": "bytes of the image that Keep had already",
+    "layers": "for each layer, base first, an object with `diff_id`, `size` in bytes, and `new`, whether it had to be "
+    "sent; null if the image was not read",
+    "seconds": "how long it took",
+}
+
+ERROR_KEYS: Mapping[str, str] = {
+    "image": "IMAGE [TAG] as it was given",
+    "error": "what went wrong",
+    "exit_status": "the exit status that it has for one image",
+}
+
 DESCRIPTION: Sequence[str] = (
     "With IMAGE, the image is looked for in the container engine and in Arvados, uploaded if Arvados does not have it, "
     "and recorded under its name. The UUID of its collection is printed on stdout; everything else is on stderr. "

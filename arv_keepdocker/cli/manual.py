@@ -27,6 +27,9 @@ def page(parser: argparse.ArgumentParser, version: str, date: str) -> str:
             ".PP",
             _text("The objects that `--format` json and jsonl print have these keys. Others may be added."),
             *_table({f"`{key}`": meaning for key, meaning in about.JSON_KEYS.items()}),
+            ".PP",
+            _text("The object that `--format` json prints of an image that was stored has these:"),
+            *_table({f"`{key}`": meaning for key, meaning in about.RESULT_KEYS.items()}),
         ],
         "EXAMPLES": _examples(name),
         "EXIT STATUS": [

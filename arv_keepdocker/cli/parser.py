@@ -216,6 +216,11 @@ def _add_output_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="print what would be written to Arvados, and write nothing; exit status 7 if there is anything to write",
     )
+    add(
+        "--portable-data-hash",
+        action="store_true",
+        help="print the portable data hash of the image's collection instead of the UUID",
+    )
     add("-h", action=_Help, nargs=0, dest="help", default=argparse.SUPPRESS, help="show the most used options")
     add("--help", action=_Help, nargs=0, default=argparse.SUPPRESS, help="show all options")
     add("--version", action="store_true", help="print the versions of this program and of arvados-python-client")
@@ -227,7 +232,7 @@ def _add_listing_options(group: argparse._ArgumentGroup) -> None:
         "--format",
         choices=FORMATS,
         help="table (default), wide (with sizes and projects, columns as wide as needed), json (an array), or jsonl "
-        "(an object in each line)",
+        "(an object in each line); for an image that is stored, json: an object that tells all about it",
     )
     form.add_argument("-q", "--quiet", action="store_true", help="print only the UUIDs of the collections")
     group.add_argument("--no-trunc", action="store_false", dest="trunc", help="do not cut ids to 12 characters")

@@ -1,6 +1,7 @@
 """The command that stores an image: options in, the collection's UUID out."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from ..push.request import Outcome, Request, Tools
 from ..push.story import push
 from ..sources.engine import Engine
 from ..terminal.display import PROGRAM, Display, escaped
+from . import objects
 from .parser import ENGINE, UNIVERSAL, VIA_PUSH
 from .results import Result
 
@@ -40,9 +42,19 @@ def store_image(options: argparse.Namespace, connect: Callable[[], Cluster], dis
     request = _request(options)
     engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
     outcome = push(request, Tools(engine, Catalog(connect()), Cache(os.environ), display))
-    if not request.dry_run:
-        return Result([f"{outcome.collection}\n"])
-    return Result([_preview(outcome)], _WOULD_WRITE if outcome.plan.steps else 0)
+    return Result([_shown(options, outcome)], _WOULD_WRITE if request.dry_run and outcome.plan.steps else 0)
+
+
+def _shown(options: argparse.Namespace, outcome: Outcome) -> str:
+    if options.format == "json":
+        image = " ".join(filter(None, (options.image, options.tag))) or None
+        return json.dumps(objects.of_outcome(image, outcome, options.dry_run)) + "\n"
+    if options.dry_run:
+        return _preview(outcome)
+    content = outcome.content
+    if options.portable_data_hash and content is not None:
+        return f"{content.portable_data_hash}\n"
+    return f"{outcome.collection}\n"
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -107,9 +119,9 @@ def _switch(option: bool | None, variable: str) -> bool | None:
 def _preview(outcome: Outcome) -> str:
     name = f" ({escaped(outcome.name)})" if outcome.name is not None else ""
     where = f"in Arvados, in {outcome.collection}" if outcome.collection is not None else "not in Arvados"
+    content = outcome.content
+    layers = content.layers or () if content is not None else ()
     lines = [f"image {outcome.image_id}{name}: {where}"]
-    lines += [
-        f"layer {layer.diff_id}: {layer.size} bytes, {'new' if layer.new else 'known'}" for layer in outcome.layers
-    ]
+    lines += [f"layer {layer.diff_id}: {layer.size} bytes, {'new' if layer.new else 'known'}" for layer in layers]
     lines += [f"would make {escaped(step)}" for step in outcome.plan.steps]
-    return "\n".join([*lines, f"{outcome.sent} bytes would be sent"]) + "\n"
+    return "\n".join([*lines, f"{content.sent if content is not None else 0} bytes would be sent"]) + "\n"

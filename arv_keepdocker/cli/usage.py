@@ -12,6 +12,8 @@ from ..images import reference
 LIST_WORD = "images"
 _LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}
 """Options, by where their values go, that only a listing has."""
+_RESULT = {"format"}
+"""Those of them that say what is printed of an image that is stored, too."""
 _BOTH = {"project_uuid", "retries"}
 _ON_STDERR = {"batch", "batch_progress", "no_progress", "progress", "silent"}
 """Options that change nothing of what is listed. They go with the word `images`, but do not list by themselves."""
@@ -39,10 +41,20 @@ def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
                 f"{storing} is for storing an image, and there is no IMAGE", f"'{LIST_WORD}' lists those in Arvados."
             )
         return True
-    if listing := _others(given, given.keys() - _LISTING):
-        what = options.image or "an archive"
+    what = options.image or "an archive"
+    if listing := _others(given, given.keys() - _LISTING | _RESULT):
         raise UsageError(f"{listing} is for listing images, and {what} is to be stored")
+    _check_result(options, what)
     return False
+
+
+def _check_result(options: argparse.Namespace, what: str) -> None:
+    """What is printed of an image that is stored."""
+    if options.format not in (None, "json"):
+        raise UsageError(f"--format {options.format} is for listing images, and {what} is to be stored")
+    if options.portable_data_hash and (options.format or options.dry_run):
+        other = "--format json" if options.format else "--dry-run"
+        raise UsageError(f"--portable-data-hash is not for {other}", "--format json prints it, among other things.")
 
 
 def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..catalog.plan import Plan
 from ..catalog.records import Catalog
@@ -10,10 +9,8 @@ from ..images.platform import Platform
 from ..images.reference import Reference
 from ..keep.cache import Cache
 from ..sources.engine import Engine
+from ..store.content import Content
 from ..terminal.display import Display
-
-if TYPE_CHECKING:
-    from ..keep.units import LayerState
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,10 @@ class Outcome:
     """What Arvados lacked, apart from blocks."""
     collection: str | None
     """UUID of the collection that holds the image; None if a dry run would have made it."""
-    sent: int = 0
-    """Bytes that a dry run would have sent."""
-    layers: Sequence["LayerState"] = ()
-    """Those of an image that a dry run would have sent."""
+    content: Content | None = None
+    """What the collection holds, or would hold."""
+    seconds: float = 0.0
+    """For which it took."""
 
     @property
     def image_id(self) -> str:

@@ -5,6 +5,7 @@ to, and notes of them in the cache directory, with which the next run goes on. B
 collection that the scheduler does not take for an image, which the next run finds and completes.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..catalog import workbench
 from ..catalog.plan import Made, Plan
 from ..keep.run_lock import RunLock
+from ..store.content import Content
 from . import checks
 from .found import Found, Known
 from .lookup import look_up, look_up_id
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # not needed for an image that is there already
 
 def push(request: Request, tools: Tools) -> Outcome:
     """Store the image in Arvados unless it is there. Raises a KeepdockerError."""
+    start = time.monotonic()
     checks.check_names([request.name])
     if request.title is not None:
         tools.catalog.check_title(request.title)
@@ -33,7 +36,7 @@ def push(request: Request, tools: Tools) -> Outcome:
         outcome = _store(found, request, tools, lock)
     if not request.dry_run:
         _report(outcome, tools)
-    return outcome
+    return replace(outcome, seconds=time.monotonic() - start)
 
 
 def _find(request: Request, project: str, tools: Tools) -> Found:
@@ -102,7 +105,8 @@ def _foreseen(found: Found, layers: Sequence[tuple[str, int]], request: Request,
 
     states = streaming(request, tools, dry_run=True).layers_known(found.entry.name, layers)
     new = sum(layer.size for layer in states if layer.new)
-    return Outcome(tools.catalog.new(found.entry), None, new, states)
+    content = Content(None, None, new, sum(layer.size for layer in states) - new, layers=states)
+    return Outcome(tools.catalog.new(found.entry), None, content)
 
 
 def _identified(found: Found, upload: "Upload", tools: Tools) -> "Entry":
@@ -132,7 +136,8 @@ def _complete(plan: Plan, request: Request, tools: Tools) -> Outcome:
         if refusal is not None and not plan.whole:
             raise refusal
         plan = plan if refusal is None else replace(plan, links=())
-    return Outcome(plan, plan.source if request.dry_run else plan.carry_out())
+    uuid = plan.source if request.dry_run else plan.carry_out()
+    return Outcome(plan, uuid, Content.of(plan.record) if plan.record is not None else None)
 
 
 def _record(found: Found, entry: "Entry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
@@ -140,16 +145,15 @@ def _record(found: Found, entry: "Entry", upload: "Upload", request: Request, to
     looked_up = found.known is Known.BY_ID and entry.image_id == found.entry.image_id
     plan = None if looked_up else look_up_id(entry, request, tools.catalog)
     if plan is not None:
-        return _complete(plan, request, tools)
+        return replace(_complete(plan, request, tools), content=upload.content)
     if found.digest is None:
         checks.check_storable(entry.project, request, tools)
     plan = tools.catalog.new(entry)
-    if not request.dry_run:
-        return Outcome(plan, upload.store(entry))
-    from ..store.streaming import Streamed
-
-    assert isinstance(upload, Streamed)
-    return Outcome(plan, None, upload.sent, upload.layers)
+    uuid = upload.store(entry) if not request.dry_run else None
+    content = upload.content
+    if content is None and uuid is not None:
+        content = Content.of(tools.catalog.cluster.get("collections", uuid))
+    return Outcome(plan, uuid, content)
 
 
 def _link_digests(collection: str, entry: "Entry", upload: "Upload", tools: Tools) -> None:

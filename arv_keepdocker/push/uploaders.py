@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..catalog.entry import Entry
 from ..images.image import Image, Wanted
 from ..sources.source import Source
+from ..store.content import Content
 from .request import Request, Tools
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ class Upload(Protocol):
     image: Image
     universal: bool
     """Whether it is stored in the universal form."""
+
+    @property
+    def content(self) -> Content | None:
+        """What the collection holds or, before `store`, will hold; None if only Arvados can tell."""
 
     def store(self, entry: Entry) -> str:
         """Make it a collection with its links, and return the collection's UUID. Raises ArvadosError."""

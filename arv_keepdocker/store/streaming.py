@@ -12,7 +12,7 @@ from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..images.canonical import arrange
 from ..images.image import Image, Wanted
 from ..images.layers import NoSink
-from ..keep.blocks import expires_before, manifest
+from ..keep.blocks import expires_before, manifest, portable_data_hash
 from ..keep.cache import Cache
 from ..keep.journal import Journal
 from ..keep.known import Known, StoredManifest
@@ -24,6 +24,7 @@ from ..terminal.display import Display
 from ..terminal.progress import Activity, Progress
 from . import arv_put
 from .announcements import called, described, mebibytes, stored
+from .content import Content
 from .putter import Putter
 from .reader import getter
 
@@ -98,9 +99,7 @@ class _Uploaded:
     image_id: str
     universal: bool
     manifest: str
-    layers: tuple[LayerState, ...]
-    sent: int
-    reused: int
+    content: Content
 
 
 class Streamed:
@@ -128,14 +127,9 @@ class Streamed:
             self.image, self.universal = uploaded.image, uploaded.universal
 
     @property
-    def layers(self) -> tuple[LayerState, ...]:
-        """The image's layers, base first."""
-        return self._sent().layers
-
-    @property
-    def sent(self) -> int:
-        """How many bytes were sent, or would have been."""
-        return self._sent().sent
+    def content(self) -> Content:
+        """What the collection holds, or would hold if something had been sent."""
+        return self._sent().content
 
     def store(self, entry: Entry) -> str:
         """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
@@ -144,12 +138,12 @@ class Streamed:
         with self._explained():
             uuid = self._created(entry, uploaded)
         if uuid is None:
-            uploaded = self._sent_again()
+            uploaded = self._uploaded = self._sent_again()
             with self._explained():
                 uuid = catalog.create(entry, uploaded.manifest)
         with self._explained():
             catalog.link(uuid, entry)
-        sent = f"{mebibytes(uploaded.sent)} sent, {mebibytes(uploaded.reused)} were there already"
+        sent = f"{mebibytes(uploaded.content.sent)} sent, {mebibytes(uploaded.content.reused)} were there already"
         self._way.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
         return uuid
 
@@ -161,12 +155,13 @@ class Streamed:
         except ArvadosRefusedError as error:
             # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
             expired = expires_before(uploaded.manifest, time.time() + _MARGIN)
-            if error.http_status != 403 or not (uploaded.reused or expired):
+            reused = uploaded.content.reused
+            if error.http_status != 403 or not (reused or expired):
                 raise
             way.catalog.projects.forget()
             way.catalog.projects.check_writable(entry.project)  # may raise an error that says more
             if not self._source.repeatable:
-                hint = "Try again with --force, which sends every block." if uploaded.reused else None
+                hint = "Try again with --force, which sends every block." if reused else None
                 raise ArvadosError(str(error), hint) from error
             why = "signatures of blocks may have expired" if expired else str(error)
             way.display.warning(f"{why}; sending every block once more, also those that Arvados has")
@@ -220,9 +215,15 @@ class Streamed:
         if journal is not None and journal.problem is not None:
             way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
-        return _Uploaded(
-            image, arrangement.image_id, arrangement.universal, text, composed.layers, sender.sent, sender.reused
+        content = Content(
+            portable_data_hash(text),
+            arrangement.size,
+            sender.sent,
+            sender.reused,
+            self._source.fetched or 0,
+            composed.layers,
         )
+        return _Uploaded(image, arrangement.image_id, arrangement.universal, text, content)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -178,6 +178,11 @@ class Saved:
         self._write = write
         self._before = before
 
+    @property
+    def content(self) -> None:
+        """arv-put does not tell."""
+        return None
+
     def store(self, entry: Entry) -> str:
         """Upload it as a new collection of the project, record that, and return its UUID.
 
