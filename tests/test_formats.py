@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import secrets
+import struct
+import subprocess
+import termios
+import unicodedata
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -12,7 +17,7 @@ from typing import Any
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from tests.conftest import Cluster, Command
+from tests.conftest import Cluster, Command, terminal
 from tests.test_listing import HASH, NAME, Catalogue, rows
 from tests.test_listing import catalogue as catalogue
 
@@ -105,6 +110,46 @@ def test_quiet(catalogue: Catalogue, run: Command) -> None:
     for option in ("-q", "--quiet"):
         assert run("images", "--project-uuid", catalogue.project, option).stdout == f"{newer}\n{older}\n"
     assert run("images", "--project-uuid", catalogue.project, "-q", "older:1").stdout == f"{older}\n"
+
+
+@pytest.mark.parametrize("columns", [150, 120, 80, 20])
+def test_wide_on_a_terminal_fits_it(sandbox: Sandbox, catalogue: Catalogue, run: Command, columns: int) -> None:
+    # Of twice the width of what is usual, and of none.
+    name = "項目ツール" + "e\u0301" * 10
+    named = {"group": {"name": f"{name} {catalogue.project}"}}
+    catalogue.api.groups().update(uuid=catalogue.project, body=named).execute()
+    repository = "reg.example:5000/a/repository/name/wider/than/its/column"
+    uuid = catalogue.image(f"{repository}:and-a-long-tag", "2024-03-01T12:00:00Z")
+    catalogue.image("short:1", "2024-01-01T00:00:00Z")
+    words = ("images", "--project-uuid", catalogue.project, "--format", "wide")
+    whole = run(*words).stdout
+    assert f"{repository}  and-a-long-tag  " in whole
+    lines = on_terminal(run, columns, *words)
+    assert len(lines) == 3
+    assert all(width(line) <= columns for line in lines)
+    assert "…" in lines[1]
+    if columns >= 100:
+        assert uuid in lines[1]
+    if columns >= 80:
+        sizes = [re.search(r"  (0B|SIZE)  ", line) for line in lines]
+        assert len({width(line[: size.start()]) for line, size in zip(lines, sizes, strict=True) if size}) == 1
+        assert all(sizes)
+    assert on_terminal(run, 1000, *words) == whole.splitlines()
+
+
+def width(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(char) == "W" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def on_terminal(run: Command, columns: int, *words: str) -> list[str]:
+    """The lines of stdout where that is a terminal with so many columns."""
+    shown: list[bytes] = []
+    with terminal(shown) as slave:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        done = subprocess.run([*run.argv, *words], cwd=run.directory, env=run.environment, stdout=slave)
+    assert done.returncode == 0
+    return b"".join(shown).decode().splitlines()
 
 
 def test_wide(sandbox: Sandbox, catalogue: Catalogue, run: Command) -> None:

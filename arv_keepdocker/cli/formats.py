@@ -9,11 +9,22 @@ from ..catalog.links import ENGINE_ID, in_utc, parse_time, text, utc
 from ..catalog.stored_images import StoredImage, split_name
 from ..images.reference import Reference, split_recorded
 from ..terminal.display import escaped
+from ..terminal.width import fitted, padded, width
 
 _ID_LENGTH = 12
 _ROW = "{:30}  {:10}  {:12}  {:29}  {:20}\n"
 _TITLES = ("REPOSITORY", "TAG", "IMAGE ID", "COLLECTION", "CREATED")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_REPOSITORY, _TAG, _ID, _COLLECTION, _CREATED, _SIZE, _PROJECT = range(7)
+_NARROWER = (
+    ((_REPOSITORY, _TAG, _PROJECT), 12),
+    ((_CREATED,), len("2026-11-25…")),
+    ((_ID,), 8),
+    ((_REPOSITORY, _TAG, _PROJECT), 8),
+    ((_COLLECTION,), 8),
+    (range(7), 1),
+)
+"""Columns of the wide table that are cut where a terminal is too narrow, and down to how many characters."""
 _NO_NAME = ("<none>", "<none>")
 
 Owners = Mapping[str, str]
@@ -24,15 +35,16 @@ Owners = Mapping[str, str]
 class Format:
     """One form: how the lines are written, and what must be asked for."""
 
-    write: Callable[[Sequence[StoredImage], Owners, bool], Iterable[str]]
-    """From the images, the names of their owners, and whether long ids are cut: the text in pieces."""
+    write: Callable[[Sequence[StoredImage], Owners, bool, int | None], Iterable[str]]
+    """From the images, the names of their owners, whether long ids are cut, and how many columns there are on a
+    terminal: the text in pieces."""
     fields: Sequence[str] = ()
     """Of the collections, beside their UUIDs."""
     owners: bool = False
     """Whether the names of the owners are shown."""
 
 
-def _table(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+def _table(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
     """As upstream has it."""
     yield _ROW.format(*_TITLES)
     end = _ID_LENGTH if cut else None
@@ -42,7 +54,7 @@ def _table(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator
         yield _ROW.format(repository, tag, image_id, image.collection, utc(image.created).strftime("%c"))
 
 
-def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [(*_TITLES, "SIZE", "PROJECT")]
     end = _ID_LENGTH if cut else None
     for image in images:
@@ -56,12 +68,24 @@ def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[
             owners.get(image.owner, image.owner),
         )
         rows.append(tuple(map(escaped, row)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    if columns is not None:
+        _narrow(widths, columns)
     for cells in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() + "\n"
+        fitting = (padded(fitted(cell, most), most) for cell, most in zip(cells, widths, strict=True))
+        yield "  ".join(fitting).rstrip() + "\n"
 
 
-def _array(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+def _narrow(widths: list[int], columns: int) -> None:
+    """Make columns narrower, the widest of a group first, until all fit."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns
+    for group, least in _NARROWER:
+        while excess > 0 and widths[widest := max(group, key=widths.__getitem__)] > least:
+            widths[widest] -= 1
+            excess -= 1
+
+
+def _array(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
     separator = "[\n"
     for image in images:
         yield separator + json.dumps(_object(image, owners))
@@ -69,11 +93,11 @@ def _array(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator
     yield "\n]\n" if images else "[]\n"
 
 
-def _lines(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+def _lines(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
     return (json.dumps(_object(image, owners)) + "\n" for image in images)
 
 
-def _uuids(images: Sequence[StoredImage], owners: Owners, cut: bool) -> Iterator[str]:
+def _uuids(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
     return (image.collection + "\n" for image in images)
 
 

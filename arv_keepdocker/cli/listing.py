@@ -23,10 +23,11 @@ _LINES = 1000
 """Lines that are written at a time."""
 
 
-def list_images(options: argparse.Namespace, connect: Callable[[], Cluster]) -> Result:
-    """The listing that the options ask for; `connect` is called when these are checked."""
+def list_images(options: argparse.Namespace, connect: Callable[[], Cluster], columns: int | None) -> Result:
+    """The listing that the options ask for; `connect` is called when these are checked. On a terminal, it has
+    `columns` to fit into."""
     with _without_garbage_collection():
-        return Result(_listing(options, connect), whole=False)
+        return Result(_listing(options, connect, columns), whole=False)
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _listing(options: argparse.Namespace, connect: Callable[[], Cluster]) -> Iterator[str]:
+def _listing(options: argparse.Namespace, connect: Callable[[], Cluster], columns: int | None) -> Iterator[str]:
     form = QUIET if options.quiet else FORMATS[options.format or "table"]
     filters = Filters.parse(options.filter)
     order = ORDERS.get(options.sort)
@@ -65,7 +66,7 @@ def _listing(options: argparse.Namespace, connect: Callable[[], Cluster]) -> Ite
         order.sort(images)
     images = images[: options.limit]
     owners = stored_images.owner_names(cluster, images) if form.owners else {}
-    lines = iter(form.write(images, owners, options.trunc))
+    lines = iter(form.write(images, owners, options.trunc, columns))
     return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
 
 

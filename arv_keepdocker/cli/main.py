@@ -37,13 +37,14 @@ def main(
     api: Any = None,
 ) -> NoReturn:
     """Run the command and end with SystemExit; see `arv_keepdocker.main`."""
+    stdout = sys.stdout if stdout is None else stdout
     stderr = sys.stderr if stderr is None else stderr
     display = Display(stderr if stderr is not None else io.StringIO())  # it may be closed
     with _whole_process() if install_sig_handlers else contextlib.nullcontext():
         try:
             with contextlib.ExitStack() as stack:  # a listing is asked for while it is printed
-                result = _run(sys.argv[1:] if arguments is None else arguments, display, api, stack)
-                print_result(result, sys.stdout if stdout is None else stdout)
+                result = _run(sys.argv[1:] if arguments is None else arguments, display, stdout, api, stack)
+                print_result(result, stdout)
         except (Exception, _Interrupted) as error:
             _end(error, display)
     sys.exit(result.status)
@@ -103,7 +104,9 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     interrupts.interrupt(_Interrupted(number))
 
 
-def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib.ExitStack) -> Result:
+def _run(
+    arguments: Sequence[str], display: Display, stdout: TextIO | None, api: Any, stack: contextlib.ExitStack
+) -> Result:
     """Do what the arguments ask for. The `stack` is closed when the result has been printed."""
     if "--version" in _before_dashes(arguments):
         _tell_of_another_program(display)
@@ -122,7 +125,7 @@ def _run(arguments: Sequence[str], display: Display, api: Any, stack: contextlib
     _tell_of_another_program(display)
     connect = partial(_connect, options, display, api)
     if usage.lists(options, given):
-        return list_images(options, connect)
+        return list_images(options, connect, streams.columns(stdout))
     with _mistakes_hinted_at(options.image), _stops_explained(options):
         return store_image(options, connect, display)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from ..terminal.width import fitted, width
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
+_COLUMNS = 80
+"""Of a terminal that does not say how many it has."""
 _SHORTEST = 10
 """Columns of what a line is about."""
 _PATIENCE = 10.0
@@ -105,7 +106,7 @@ class Display:
         """Show a line in the place of what was drawn there before; `what` is cut where it leaves no room for `state`,
         which changes."""
         what, state = self.clean(what), self.clean(state)
-        columns = self._columns() - 1
+        columns = (streams.columns(self.stream) or _COLUMNS) - 1
         with self._writing:
             self._drawn = True
             line = fitted(fitted(what, max(columns - width(state), _SHORTEST)) + state, columns)
@@ -117,12 +118,6 @@ class Display:
             if self._drawn:
                 self._drawn = False
                 self.write("\r\x1b[K")
-
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(self.stream.fileno()).columns or 80
-        except (OSError, ValueError):
-            return 80
 
     def write(self, text: str) -> None:
         # A stderr that is gone or full is no reason to fail: the result is on stdout.

@@ -44,6 +44,16 @@ def empty(stream: TextIO | None) -> None:
             stream.flush()
 
 
+def columns(stream: TextIO | None) -> int | None:
+    """How wide the terminal is that the stream is; None if it is none, or does not say."""
+    if stream is None:
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
 def _wait(descriptor: int) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
