@@ -28,7 +28,7 @@ VARIABLE = [
     (r"sha256:[0-9a-f]{5,64}", "ID"),
     (r"\b[0-9a-f]{32}\+[0-9]+", "HASH"),
     (r"\b[0-9a-f]{12}\b", "ID"),
-    (r"\bin [0-9.]+ s\b", "in SECONDS"),
+    (r"\([0-9.]+ s\)", "(SECONDS)"),
     (r" +", " "),
 ]
 """What is another at every run, and what takes its place before texts are compared."""
