@@ -106,6 +106,23 @@ def test_by_id(engine: Engine, cluster: Cluster, project: str, run: Command, nam
     assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.id)))
 
 
+def test_without_a_name_on_an_engine_that_imports_only_whole_archives(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    """Docker 29 takes no empty file for an archive, older ones do now and then."""
+    image = images.build(engine.host, layers=layers(0.1))
+    images.build(engine.host, image.name)
+    before = names(engine)
+    given = tmp_path / "given"
+    keeps = f"cat >{given}; [ -s {given} ] || exit 1; exec <{given}"
+    checks = f'if [ "$2" = import ]; then {keeps}; fi; real "$@"'
+    result = run("--project-uuid", project, "--via-push", image.id, env=docker_that(checks))
+    pushed(result)
+    assert "is left in" not in result.stderr
+    assert given.exists()
+    assert names(engine) == before
+
+
 def test_podman(cluster: Cluster, podman: Podman, project: str, run: Command, tmp_path: Path) -> None:
     with (tmp_path / "image.tar").open("wb") as file:
         image = images.write_archive(file, layers=[*layers(0.1, 4.5), {"zeros": bytes(MIB)}])

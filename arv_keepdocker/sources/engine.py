@@ -33,6 +33,9 @@ _HINTS = {
 _NO_PLATFORM_FLAG = ("unknown flag: --platform", '"--platform" requires api version')
 """What docker says of `image inspect --platform` where the API that it speaks is older than 1.49."""
 
+_EMPTY_TAR = bytes(1024)
+"""Its two closing blocks; docker 29 takes no archive without them."""
+
 
 class Engine:
     """The engine that a program talks to, as configured by its own environment (DOCKER_HOST, ...).
@@ -201,9 +204,9 @@ class Engine:
             return False
         commands = [["image", "rm", name]]
         if image.id == image_id and set(image.names) <= {name}:
-            commands.insert(0, ["image", "import", "-", name])  # its standard input is empty
+            commands.insert(0, ["image", "import", "-", name])
         for command in commands:
-            status, stderr = self._program.act(command, None)
+            status, stderr = self._program.act(command, None, given=_EMPTY_TAR)
             if status != 0:
                 raise self._failure(f"{self.name} could not remove the name {name}", status, stderr)
         return True

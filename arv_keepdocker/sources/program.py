@@ -48,12 +48,12 @@ class Program:
                     raise EngineError(f"{what}: the answer is longer than {_LONGEST_ANSWER >> 20} MiB")
         return run.status, output.decode(errors="replace"), run.stderr
 
-    def act(self, arguments: Sequence[str], show: IO[str] | None) -> tuple[int, str]:
+    def act(self, arguments: Sequence[str], show: IO[str] | None, given: bytes = b"") -> tuple[int, str]:
         """Its exit status and what it says on stderr; what it says on stdout goes to `show`, if given.
 
-        The program ends with this process.
+        It is `given` at most 4 KiB on stdin. The program ends with this process.
         """
-        with self.running(arguments, dies_with_us=True, stdout=show) as run:
+        with self.running(arguments, dies_with_us=True, stdout=show, given=given) as run:
             while run.has_output and run.read_available(_CHUNK):
                 pass
         return run.status, run.stderr
@@ -65,11 +65,12 @@ class Program:
         dies_with_us: bool = False,
         stdout: IO[str] | None = None,
         environment: Mapping[str, str] | None = None,
+        given: bytes = b"",
     ) -> Iterator["Run"]:
         """The program at work; it has ended after the block, which may be left early. `environment` is added to
-        ours."""
+        ours, and at most 4 KiB are `given` to it on stdin."""
         waiting = unsaid if stdout is not None else self._waiting  # its progress says enough
-        process = self._start(arguments, stdout, dies_with_us, environment)
+        process = self._start(arguments, stdout, dies_with_us, environment, given)
         try:
             with contextlib.closing(Run(process, lambda: waiting(f"{self.name} {' '.join(arguments)}"))) as run:
                 yield run
@@ -85,13 +86,14 @@ class Program:
         stdout: IO[str] | None,
         dies_with_us: bool,
         environment: Mapping[str, str] | None,
+        given: bytes,
     ) -> "subprocess.Popen[bytes]":
         ours = {name: value for name, value in os.environ.items() if name != "ARVADOS_API_TOKEN"}
         try:
-            with interrupts.postponed():
+            with interrupts.postponed(), _readable_file(given) as stdin:
                 return subprocess.Popen(
                     [self._path, *arguments],
-                    stdin=subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=subprocess.PIPE if stdout is None else stdout.fileno(),
                     stderr=subprocess.PIPE,
                     bufsize=0,
@@ -100,6 +102,20 @@ class Program:
                 )
         except OSError as error:
             raise EngineError(f"{self._path} could not be started: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _readable_file(data: bytes) -> Iterator[int]:
+    """A descriptor that gives the data, which a pipe can hold, and then ends."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            os.write(writing, data)
+        finally:
+            os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 class Run:
