@@ -67,6 +67,36 @@ def test_the_journal_forgets_what_has_expired_and_the_oldest(journal: Journal, t
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_journal_remembers_layers_blobs_and_images(journal: Journal, tmp_path: Path) -> None:
+    first, second, third = (f"sha256:{digit * 64}" for digit in "abc")
+    journal.add_layer(first, 12, ["0" * 31 + "1+1", "0" * 31 + "2+2"])
+    journal.add_layer(second, 12, ["0" * 31 + "1+1", "0" * 31 + "9+9"])  # a block of which there is no locator
+    journal.add(locator(1))
+    journal.add(locator(2))
+    journal.add_blob(third, first)
+    journal.add_image("0" * 31 + "5+5", {first: 12, second: 13})
+    journal.add_image("0" * 31 + "6+6", {})
+    for _ in range(2):  # nothing is lost when it is written anew
+        notes = journal.read(0)
+        assert notes.layers == {first: (12, ("0" * 31 + "1+1", "0" * 31 + "2+2"))}
+        assert notes.blobs == {third: first}
+        assert notes.images == {"0" * 31 + "5+5": {first: 12, second: 13}, "0" * 31 + "6+6": {}}
+        assert notes.locators == [locator(1), locator(2)]
+        with (tmp_path / "x.journal").open("a") as file:
+            file.write(f"layer {first} x y\nblob {first}\nimage x -\nimage {'0' * 31}7+7 {first}\nhello\n")
+    assert journal.read(SOON + 60).layers == {}  # its blocks may be gone
+
+
+def test_the_journal_does_not_grow_without_bound(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "x.journal"
+    blob = f"sha256:{'0' * 64}"
+    path.write_text("".join(f"blob sha256:{number:064x} {blob}\n" for number in range(50_000)))
+    found = list(journal.read(0).blobs)
+    assert 1000 < len(found) < 10_000
+    assert found[-1] == f"sha256:{49_999:064x}"  # the newest are kept
+    assert path.stat().st_size < 2 << 20
+
+
 def test_a_journal_that_was_not_written_to_its_end(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "x.journal"
     whole = f"{locator(1)}\n{locator(2)}\n"

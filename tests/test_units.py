@@ -9,6 +9,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -296,6 +298,51 @@ def test_more_layers_than_there_is_memory_for_wait_for_each_other() -> None:
         arrangement = arrange(image_of(ordered), universal=False)
         text = text_of(arrangement, units.compose(arrangement, ordered))
     assert text == stored(Keep(), datas)
+
+
+MANY_LAYERS = """
+import os, sys, threading, time
+sys.path.insert(0, os.getcwd())
+import arvados, arvados.keep  # what a run has in memory, too
+from arv_keepdocker.images.canonical import arrange
+from arv_keepdocker.keep.sender import Sender
+from arv_keepdocker.keep.units import Units
+from tests.test_units import image_of
+
+piece = os.urandom(1 << 20)
+
+def put(data, key):
+    time.sleep(0.02)
+    return key
+
+with Sender(put, dict, 2) as sender:
+    units = Units(sender, None, None)
+
+    def take(number):
+        writer = units.begin()
+        for count in range(number * 30 % 200):
+            writer.write(b"%d %d" % (number, count) + piece)
+        layers.append(writer.finish())
+
+    layers = []
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(1, 9)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    for number in range(60):
+        writer = units.begin()
+        writer.write(b"%d" % number + piece * 3)
+        layers.append(writer.finish())
+    units.compose(arrange(image_of(layers), universal=False), layers)
+    units.close()
+words = open("/proc/self/status").read().partition("VmHWM:")[2].split()
+print(int(words[0]) >> 10)
+"""
+
+
+def test_many_layers_at_a_time_take_less_than_512_mib() -> None:
+    result = subprocess.run([sys.executable, "-c", MANY_LAYERS], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 512
 
 
 def test_a_layer_that_is_given_up_leaves_its_memory_to_others() -> None:

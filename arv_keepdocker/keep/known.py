@@ -136,8 +136,7 @@ class Known:
                 candidates = [(each, blocks_of_one_file(each.text)) for each in self.manifests]
                 good = [(each, blocks) for each, blocks in candidates if all(valid(b, self._until) for b in blocks)]
                 noted = self.notes.images  # the readers do not get the lock
-                with ThreadPoolExecutor(_READERS) as readers:
-                    layers = readers.map(partial(self._layers, noted), [blocks for _, blocks in good])
+                layers = _side_by_side(partial(self._layers, noted), [blocks for _, blocks in good])
                 for (each, blocks), those in sorted(
                     zip(good, layers, strict=True), key=lambda pair: not pair[0][0].mine
                 ):
@@ -165,6 +164,16 @@ class Known:
         if self._journal is not None and self._remember:
             self._journal.add_image(key, layers)
         return layers
+
+
+def _side_by_side(
+    read: Callable[[Sequence[str]], Mapping[str, int]], candidates: Sequence[Sequence[str]]
+) -> list[Mapping[str, int]]:
+    try:
+        with ThreadPoolExecutor(_READERS) as readers:
+            return list(readers.map(read, candidates))
+    except RuntimeError:  # the system gives no more threads
+        return list(map(read, candidates))
 
 
 def _held(layers: Mapping[str, int], blocks: Sequence[str], mine: bool) -> Iterator[Held]:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
@@ -12,6 +12,8 @@ from ..errors import ArvadosError, KeepdockerError
 from ..terminal.pace import Stopwatch
 from .blocks import block_of
 
+_MAPPED = 4 << 20
+_M_MMAP_THRESHOLD = -3
 ROOMS = 5
 """How many blocks are in memory at a time, being filled or on their way, unless more threads send."""
 
@@ -69,6 +71,7 @@ class Sender:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Sender":
+        _give_freed_blocks_back()
         try:
             threading.Thread(target=self._load, daemon=True).start()
         except RuntimeError as error:
@@ -187,3 +190,15 @@ class Sender:
             self._leaving.remove(key)
             self.sent += len(data)
         return Stored(locator, reused=False)
+
+
+def _give_freed_blocks_back() -> None:
+    """Have memory of blocks go back to the system when it is freed.
+
+    Left alone, glibc raises the size from which that is so to 32 MiB (mallopt(3)); what is smaller, as blocks are while
+    they grow, would leave holes, in all as large as the blocks.
+    """
+    import ctypes  # late: only storing needs it
+
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED)
