@@ -1,4 +1,4 @@
-"""Work side by side, each lane with a connection of its own."""
+"""Work side by side, in threads that each have a connection of their own."""
 
 import contextlib
 import queue
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class Closable(Protocol):
-    """What a lane works with, one thread at a time."""
+    """What a thread works with."""
 
     def close(self) -> None: ...
 
@@ -25,14 +25,14 @@ class _Failure:
     error: BaseException
 
 
-class Lanes(Generic[Connection]):
+class Workers(Generic[Connection]):
     """A context in which work is done side by side.
 
     Its threads do not keep a program that is told to stop from ending, as those of concurrent.futures would.
     """
 
     def __init__(self, connections: Sequence[Connection]) -> None:
-        """There are as many lanes as connections; of one alone, the thread that takes the results does the work."""
+        """There are as many workers as connections; of one alone, the thread that takes the results does the work."""
         self._unused = list(connections)
         self._alone = self._unused.pop() if len(connections) == 1 else None
         self._threads: list[threading.Thread] = []
@@ -65,7 +65,7 @@ class Lanes(Generic[Connection]):
                 self._done.put(_Failure(error))
         connection.close()
 
-    def __enter__(self) -> "Lanes[Connection]":
+    def __enter__(self) -> "Workers[Connection]":
         return self
 
     def __exit__(

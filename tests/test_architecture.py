@@ -29,6 +29,8 @@ LAYERS = [
     "errors",
 ]
 """The package's folders, and modules beside them; each may import those below."""
+LINES_OF_A_MODULE = 300
+LINES_OF_A_FUNCTION = 40
 SDK = {"arvados", "apiclient", "googleapiclient", "httplib2"}
 SLOW = SDK | {"requests", "urllib3"}
 
@@ -85,6 +87,17 @@ def test_no_module_depends_on_itself() -> None:
         for module in free:
             del left[module]
     assert not left
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES_OF_A_MODULE
+    functions = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    assert {name: lines for name, lines in lengths.items() if lines > LINES_OF_A_FUNCTION} == {}
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

@@ -1,50 +1,24 @@
 """The Arvados cluster: a client for its API, and its refusals in our words."""
 
 import contextlib
-import copy
-import errno
-import itertools
 import re
-import reprlib
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ..errors import ArvadosError, quoted
-from ..parallel import Lanes
+from ..parallel import Workers
 from ..terminal.display import Display
 from . import settings
 from .attempts import Attempts
+from .connection import Connection, api_client, connections, once, sent_once
 from .troubles import ArvadosRefusedError, explained
+from .validation import FIELDS, check
 
 _PAGE = 1000
 """Items that one answer may have at most; a server may cut that down, and says so."""
 _CHUNK = _PAGE - 1
 """Values that one request names: the answer to a full page of them would look as if there were more."""
-_LANES = 8
-"""Requests at a time: what a small server takes from one user."""
-
-_NONE = type(None)
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("link_class", "manifest_text", "owner_uuid", "portable_data_hash", "uuid"), str),
-    **dict.fromkeys(("created_at", "first_name", "group_class", "head_uuid", "last_name", "name"), (str, _NONE)),
-    "modified_by_user_uuid": (str, _NONE),
-    "file_size_total": int,
-    "items": list,
-    "items_available": int,
-    "properties": (dict, _NONE),
-}
-"""What the fields are that are asked for."""
-_FIELDS = {
-    "collections": ("uuid", "file_size_total", "manifest_text", "portable_data_hash", "properties"),
-    "groups": ("uuid", "group_class"),
-    "users": ("uuid",),
-}
-"""What an object that is read as a whole has at least."""
-
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Errors that no connection has."""
 
 Record = Mapping[str, Any]
 
@@ -73,7 +47,7 @@ class Cluster:
 
         def connected() -> Any:
             with explained(f"connecting to {whom}", first=True):
-                return _client(cache)
+                return api_client(cache)
 
         return cls(Attempts(retries, display)(whom, connected), retries, display)
 
@@ -152,7 +126,7 @@ class Cluster:
     def get(self, resource: str, uuid: str, **parameters: object) -> Record:
         """One object, a collection with its signed manifest."""
         request = getattr(self.api, resource)().get(uuid=uuid, **parameters)
-        return self.ask(f"reading {uuid}", request, fields=_FIELDS[resource])
+        return self.ask(f"reading {uuid}", request, fields=FIELDS[resource])
 
     def create(
         self, resource: str, what: str, body: Record, made: Callable[[], Record | None], **parameters: object
@@ -167,7 +141,7 @@ class Cluster:
         def attempt() -> Record:
             request = getattr(self.api, resource)().create(body=body, **parameters)
             try:
-                with _sent_once(request.http):
+                with sent_once(request.http):
                     return self.ask(f"creating {what}", request, retries=0, fields=["uuid"])
             except ArvadosError as error:
                 if error.trouble is not None:
@@ -192,7 +166,7 @@ class Cluster:
         resource: str,
         filters: Sequence[Sequence[object]],
         select: Sequence[str],
-        lane: "Lane | None" = None,
+        connection: Connection | None = None,
     ) -> Iterator[Record]:
         """All objects that pass the `filters`, with the fields of `select` and their uuid.
 
@@ -201,7 +175,7 @@ class Cluster:
         """
         after: list[list[object]] = []
         while True:
-            items, more = self.page(resource, [*filters, *after], select, lane)
+            items, more = self.page(resource, [*filters, *after], select, connection)
             yield from items
             if not more:
                 return
@@ -224,22 +198,24 @@ class Cluster:
         resource: str,
         filters: Sequence[Sequence[object]],
         select: Sequence[str],
-        lane: "Lane | None" = None,
+        connection: Connection | None = None,
     ) -> tuple[list[Record], bool]:
         """The first of the objects that `find` finds, by uuid, and whether there may be more."""
-        lane = lane or Lane(self.api)
+        connection = connection or Connection(self.api)
         fields = sorted({*select, "uuid"})
-        request = lane.method(resource)(filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none")
-        page = self.ask(f"listing {resource}", request, lane, items=fields)
+        request = connection.method(resource)(
+            filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none"
+        )
+        page = self.ask(f"listing {resource}", request, connection, items=fields)
         items = page["items"]
         limit = page.get("limit")
         return items, bool(items) and len(items) >= (limit if type(limit) is int and limit > 0 else 1)
 
-    def count(self, resource: str, filters: Sequence[Sequence[object]], lane: "Lane | None" = None) -> int:
+    def count(self, resource: str, filters: Sequence[Sequence[object]], connection: Connection | None = None) -> int:
         """How many objects pass the `filters`; the server need not read any of them."""
-        lane = lane or Lane(self.api)
-        request = lane.method(resource)(filters=filters, select=["uuid"], limit=0, count="exact")
-        return int(self.ask(f"counting {resource}", request, lane, fields=["items_available"])["items_available"])
+        connection = connection or Connection(self.api)
+        request = connection.method(resource)(filters=filters, select=["uuid"], limit=0, count="exact")
+        return int(self.ask(f"counting {resource}", request, connection, fields=["items_available"])["items_available"])
 
     def find_in(
         self,
@@ -254,138 +230,47 @@ class Cluster:
             if values:
                 yield from self.find(resource, [*filters, [field, "in", values]], select)
             return
-        with self.lanes([resource]) as lanes:
+        with self.workers([resource]) as workers:
             queries = [
                 partial(self._all, resource, [*filters, [field, "in", chunk]], select) for chunk in chunks(values)
             ]
-            for records in lanes.each(queries):
+            for records in workers.each(queries):
                 yield from records
 
     def _all(self, *query: Any) -> list[Record]:
         return list(self.find(*query))
 
-    def lanes(self, resources: Sequence[str]) -> "Lanes[Lane]":
-        """Requests for lists of these resources side by side, where the API client allows that: the SDK's thread-safe
-        one does."""
-        import arvados.api
-
-        if not isinstance(self.api, arvados.api.ThreadSafeAPIClient):
-            return Lanes([Lane(self.api)])
-        # Its way is another client for every thread, which costs as much as several requests. Its own connection is
-        # none of the lanes, for after an error its owner may use it while others are still at work.
-        client = self.api.localapi()
-        if not hasattr(client._http, "orig_http_request"):
-            return Lanes([Lane(self.api)])
-        methods = {resource: getattr(client, resource)().list for resource in resources}
-        return Lanes([Lane(client, _twin(client._http), methods) for _ in range(_LANES)])
+    def workers(self, resources: Sequence[str]) -> "Workers[Connection]":
+        """Requests for lists of these resources side by side, where the API client allows that."""
+        return Workers(connections(self.api, resources))
 
     def ask(
         self,
         what: str,
         request: Any,
-        lane: "Lane | None" = None,
+        connection: Connection | None = None,
         retries: int | None = None,
         fields: Sequence[str] = (),
         items: Sequence[str] | None = None,
     ) -> Record:
-        """Send a request that the API client has prepared, on the connection of the `lane` if there is one.
+        """Send a request that the API client has prepared, on the `connection` if there is one.
 
         It may be sent more than once unless `retries` is 0. The answer has these `fields`; that of a list has `items`
         that have those.
         """
-        http = lane.http if lane is not None and lane.http is not None else getattr(request, "http", None)
-        connection = {} if http is None else {"http": http}
+        own = connection.http if connection is not None else None
+        http = own if own is not None else getattr(request, "http", None)
+        through = {} if http is None else {"http": http}
 
         def answer() -> Record:
             with explained(what), once(http):
-                found = request.execute(num_retries=0, **connection)
-                _check([found], fields if items is None else ["items"])
+                found = request.execute(num_retries=0, **through)
+                check([found], fields if items is None else ["items"])
                 if items is not None:
-                    _check(found["items"], items)
+                    check(found["items"], items)
                 return found  # type: ignore[no-any-return]
 
         return self.attempts(f"Arvados: {what}", answer, retries)
-
-
-def _client(cache: bool) -> Any:
-    """A client made from the user's settings, which does not try again by itself."""
-    import apiclient.errors
-    import arvados
-
-    try:
-        return arvados.api("v1", cache=cache, num_retries=0)
-    except OSError as error:
-        if error.errno not in _OF_DISKS:
-            raise
-        # The SDK keeps the API's description in the home directory, whose disk takes nothing.
-        return arvados.api("v1", cache=False, num_retries=0)
-    except (TypeError, LookupError) as error:  # what the SDK makes of an answer that is no object
-        if _is_described():
-            raise ValueError(str(error)) from error
-        raise apiclient.errors.InvalidJsonError(str(error)) from error
-
-
-def _is_described() -> bool:
-    """Whether it was not the API's description that could not be read, but what was asked for after that."""
-    import arvados.api
-
-    try:
-        arvados.api.api_client(**arvados.api.api_kwargs_from_config("v1", num_retries=0))
-    except (TypeError, LookupError):
-        return False
-    return True
-
-
-def _check(records: Sequence[object], fields: Sequence[str]) -> None:
-    """Raise ValueError unless each is an object that has these fields as Arvados has them."""
-    types = [(name, _TYPES[name]) for name in fields]
-    for record in records:
-        if not isinstance(record, dict):
-            raise ValueError("it is not an object")
-        for name, kind in types:
-            if not isinstance(record.get(name, ...), kind):
-                raise ValueError(
-                    f"its {name} is {reprlib.repr(record[name])}" if name in record else f"it has no {name}"
-                )
-
-
-@contextlib.contextmanager
-def once(http: Any) -> Iterator[None]:
-    """Keep the SDK from trying again, which is done here, where it can be told."""
-    if not hasattr(http, "num_retries"):
-        yield
-        return
-    retries, http.num_retries = http.num_retries, 0
-    try:
-        yield
-    finally:
-        http.num_retries = retries
-
-
-@contextlib.contextmanager
-def _sent_once(http: Any) -> Iterator[None]:
-    """Keep httplib2 from sending again what was not answered."""
-    send = http._conn_request
-
-    def send_once(connection: Any, *arguments: Any) -> Any:
-        request, attempts = connection.request, itertools.count()
-
-        def request_once(*parts: Any) -> None:
-            if next(attempts):
-                raise ConnectionAbortedError("the connection was closed without an answer")
-            request(*parts)
-
-        connection.request = request_once
-        try:
-            return send(connection, *arguments)
-        finally:
-            connection.request = request
-
-    http._conn_request = send_once
-    try:
-        yield
-    finally:
-        http._conn_request = send
 
 
 def like(text: str) -> str:
@@ -393,44 +278,7 @@ def like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-class Lane:
-    """What one thread asks the API with."""
-
-    def __init__(self, api: Any, http: Any = None, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        """Without `http`, the API client's own connection is used.
-
-        `methods` prepare requests for lists, by resource. The client makes them anew whenever it is asked, which takes
-        long and is not for several threads at once.
-        """
-        self.http = http
-        self._api = api
-        self._methods = methods or {}
-
-    def method(self, resource: str) -> Callable[..., Any]:
-        """What prepares a request for a list."""
-        if resource in self._methods:
-            return self._methods[resource]
-        method: Callable[..., Any] = getattr(self._api, resource)().list
-        return method
-
-    def close(self) -> None:
-        if self.http is not None:
-            for connection in self.http.connections.values():
-                connection.close()
-
-
 def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     """The values in portions of which one request can name each."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
-
-
-def _twin(http: Any) -> Any:
-    """An HTTP client like the SDK's, with connections of its own.
-
-    A copy has none (httplib2 sees to that), but the SDK has put methods into it that belong to the original.
-    """
-    twin = copy.copy(http)
-    twin.orig_http_request = types.MethodType(type(http).request, twin)
-    twin.request = types.MethodType(http.request.__func__, twin)
-    return twin

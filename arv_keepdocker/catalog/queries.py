@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..parallel import Lanes
+from ..parallel import Workers
 from . import uuid_ranges
-from .client import Cluster, Lane, Record, chunks
+from .client import Cluster, Record, chunks
+from .connection import Connection
 from .links import FIELDS, HASH_LINK, NAME_LINK, Link
 
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
@@ -18,7 +19,7 @@ _NOTHING: Record = {}
 
 
 @dataclass
-class Survey:
+class LinkedCollections:
     """Links that say names and ids, and the collections that the user can read."""
 
     names: list[Link] = field(default_factory=list)
@@ -31,25 +32,31 @@ class Survey:
     """By their UUIDs, the fields that were asked for."""
 
 
-def of_links(cluster: Cluster, links: Iterable[Record], project: str | None, fields: Sequence[str]) -> Survey:
+def of_links(
+    cluster: Cluster, links: Iterable[Record], project: str | None, fields: Sequence[str]
+) -> LinkedCollections:
     """The links and their collections, as far as the `project` owns these if there is one, with these `fields`.
 
     A collection that was moved out of the project leaves its links there; arvados-cwl-runner relies on its not being
     found, for then it makes a copy in the project.
     """
-    survey = Survey()
+    linked = LinkedCollections()
     for record in links:
-        (survey.hashes if record["link_class"] == HASH_LINK else survey.names).append(Link.of(record))
-    heads = cluster.own_collections(sorted({link.collection for link in [*survey.hashes, *survey.names]}))
+        (linked.hashes if record["link_class"] == HASH_LINK else linked.names).append(Link.of(record))
+    heads = cluster.own_collections(sorted({link.collection for link in [*linked.hashes, *linked.names]}))
     portions = [partial(readable, cluster, portion, owned_by(project), fields) for portion in chunks(heads)]
-    with cluster.lanes(["collections"]) if len(portions) > 1 else Lanes([Lane(cluster.api)]) as lanes:
-        for found in lanes.each(portions):
-            survey.collections.update(found)
-    return survey
+    with cluster.workers(["collections"]) if len(portions) > 1 else Workers([Connection(cluster.api)]) as workers:
+        for found in workers.each(portions):
+            linked.collections.update(found)
+    return linked
 
 
 def readable(
-    cluster: Cluster, uuids: Sequence[str], filters: Sequence[Sequence[object]], fields: Sequence[str], lane: Lane
+    cluster: Cluster,
+    uuids: Sequence[str],
+    filters: Sequence[Sequence[object]],
+    fields: Sequence[str],
+    connection: Connection,
 ) -> list[tuple[str, Record]]:
     """Those of the collections that the user can read and that pass the `filters`, with these `fields`.
 
@@ -57,20 +64,20 @@ def readable(
     thousand images, 0.03 s instead of 0.5), unless some are missing.
     """
     filters = [["uuid", "in", uuids], *filters]
-    if not fields and cluster.count("collections", filters, lane) == len(uuids):
+    if not fields and cluster.count("collections", filters, connection) == len(uuids):
         return [(uuid, _NOTHING) for uuid in uuids]
-    found = cluster.find("collections", filters, fields, lane)
+    found = cluster.find("collections", filters, fields, connection)
     return [(record["uuid"], {name: record[name] for name in fields} or _NOTHING) for record in found]
 
 
-def of_all(cluster: Cluster, project: str | None, fields: Sequence[str]) -> Survey:
+def of_all(cluster: Cluster, project: str | None, fields: Sequence[str]) -> LinkedCollections:
     """Every link that says a name or an id, and their collections; only what the `project` owns if there is one.
 
     Of few, two requests do. Of many, ranges of UUIDs are asked for side by side, and what a link with an id says
     beside that only where it matters.
     """
     links, more = cluster.page("links", [_CLASSES, *owned_by(project)], FIELDS)
-    return _Large(cluster, project, fields).read(links) if more else of_links(cluster, links, project, fields)
+    return _LargeCluster(cluster, project, fields).read(links) if more else of_links(cluster, links, project, fields)
 
 
 def owned_by(project: str | None) -> Sequence[Sequence[object]]:
@@ -78,47 +85,47 @@ def owned_by(project: str | None) -> Sequence[Sequence[object]]:
     return [] if project is None else [["owner_uuid", "=", project]]
 
 
-class _Large:
+class _LargeCluster:
     """Reads the links of a large cluster."""
 
     def __init__(self, cluster: Cluster, project: str | None, fields: Sequence[str]) -> None:
         self._cluster = cluster
         self._owned = owned_by(project)
         self._fields = fields
-        self._survey = Survey()
+        self._linked = LinkedCollections()
         self._heads: dict[str, str] = {}
         self._unclear: set[str] = set()
 
-    def read(self, first: Sequence[Record]) -> Survey:
+    def read(self, first: Sequence[Record]) -> LinkedCollections:
         """`first` are the links that have the least UUIDs."""
-        survey = self._survey
+        linked = self._linked
         for record in first:
             self._take(record["link_class"], [Link.of(record)])
-        with self._cluster.lanes(["links", "collections"]) as lanes:
+        with self._cluster.workers(["links", "collections"]) as workers:
             ranges = [partial(self._links, *query) for query in self._ranges(first)]
-            for link_class, links in lanes.each(ranges):
+            for link_class, links in workers.each(ranges):
                 self._take(link_class, links)
             heads = self._cluster.own_collections(self._heads)
             # What was stored meanwhile may have been seen in part.
-            named = {link.collection for link in survey.names}
-            self._unclear.update(head for head in heads if head not in survey.ids or head not in named)
+            named = {link.collection for link in linked.names}
+            self._unclear.update(head for head in heads if head not in linked.ids or head not in named)
             del named
             again = [partial(self._whole_links, chunk) for chunk in chunks(sorted(self._unclear))]
-            for names, hashes in lanes.each(again):
-                survey.names += names
-                survey.hashes += hashes
+            for names, hashes in workers.each(again):
+                linked.names += names
+                linked.hashes += hashes
             portions = [partial(readable, self._cluster, chunk, self._owned, self._fields) for chunk in chunks(heads)]
-            for found in lanes.each(portions):
-                survey.collections.update((self._heads[uuid], record) for uuid, record in found)
-        return survey
+            for found in workers.each(portions):
+                linked.collections.update((self._heads[uuid], record) for uuid, record in found)
+        return linked
 
     def _take(self, link_class: str, links: Iterable[Link]) -> None:
         """Keep the links of one class; of all that have the same UUID, only one copy of that."""
         for link in links:
             head = self._heads.setdefault(link.collection, link.collection)
             if link_class == NAME_LINK:
-                self._survey.names.append(link._replace(collection=head))
-            elif self._survey.ids.setdefault(head, link.name) != link.name:
+                self._linked.names.append(link._replace(collection=head))
+            elif self._linked.ids.setdefault(head, link.name) != link.name:
                 self._unclear.add(head)
 
     def _ranges(self, first: Sequence[Record]) -> Iterator[tuple[str, Sequence[Sequence[object]]]]:
@@ -130,15 +137,17 @@ class _Large:
             for limits in uuid_ranges.split(last, max(1, math.ceil(pages))):
                 yield link_class, limits
 
-    def _links(self, link_class: str, limits: Sequence[Sequence[object]], lane: Lane) -> tuple[str, list[Link]]:
+    def _links(
+        self, link_class: str, limits: Sequence[Sequence[object]], connection: Connection
+    ) -> tuple[str, list[Link]]:
         filters = [["link_class", "=", link_class], *limits, *self._owned]
-        found = self._cluster.find("links", filters, _FEWER_FIELDS[link_class], lane)
+        found = self._cluster.find("links", filters, _FEWER_FIELDS[link_class], connection)
         return link_class, [Link.of(record) for record in found]
 
-    def _whole_links(self, heads: Sequence[str], lane: Lane) -> tuple[list[Link], list[Link]]:
+    def _whole_links(self, heads: Sequence[str], connection: Connection) -> tuple[list[Link], list[Link]]:
         """All links to the collections: those that say names, and those that say ids."""
         filters = [["head_uuid", "in", heads], _CLASSES, *self._owned]
         both: dict[str, list[Link]] = {NAME_LINK: [], HASH_LINK: []}
-        for record in self._cluster.find("links", filters, FIELDS, lane):
+        for record in self._cluster.find("links", filters, FIELDS, connection):
             both[record["link_class"]].append(Link.of(record))
         return both[NAME_LINK], both[HASH_LINK]

@@ -12,7 +12,7 @@ from ..images.reference import DEFAULT_TAG
 from . import queries
 from .client import Cluster, Record, like
 from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
-from .queries import Survey, owned_by
+from .queries import LinkedCollections, owned_by
 
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.IGNORECASE)
 _OWNER = ("owner_uuid",)
@@ -118,7 +118,7 @@ def preferred(cluster: Cluster, name: str) -> str | None:
     """
     filters = [["link_class", "=", NAME_LINK], ["name", "=", name]]
     links = [Link.of(record) for record in cluster.find("links", filters, FIELDS)]
-    images = _ordered(Survey(names=links, collections={link.collection: {} for link in links}))
+    images = _ordered(LinkedCollections(names=links, collections={link.collection: {} for link in links}))
     return images[0].collection if images else None
 
 
@@ -186,7 +186,7 @@ def _links_of(cluster: Cluster, links: Iterable[Record], link_class: str, projec
     return list(cluster.find_in("links", "head_uuid", heads, filters, FIELDS))
 
 
-def _ordered(found: Survey) -> list[StoredImage]:
+def _ordered(found: LinkedCollections) -> list[StoredImage]:
     """The images, the most preferred first; what is equal to the server keeps a fixed order here.
 
     The server takes the oldest of several links that say the same.

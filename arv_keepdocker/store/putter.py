@@ -5,7 +5,8 @@ import threading
 from functools import partial
 from typing import Any
 
-from ..catalog.client import Cluster, once
+from ..catalog.client import Cluster
+from ..catalog.connection import once
 from ..catalog.troubles import KeepProblem, explained, worded
 from ..errors import ArvadosError
 from ..keep import answers

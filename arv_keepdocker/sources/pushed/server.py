@@ -10,7 +10,7 @@ import json
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ..registry.client import MANIFEST_LIMIT
+from .body import ConnectionLostError, request_body
 from .repository import NOT_FOUND, RefusedError, Repository
 
 HOST = "127.0.0.1"
@@ -27,11 +28,7 @@ _CONNECTIONS = 32
 _STRANGERS_SECONDS = 10.0
 _SILENCE_SECONDS = 300.0
 """How long the engine may say nothing in the middle of a request; it may be busy compressing."""
-_CHUNK = 1 << 18
 _TLS_HANDSHAKE = b"\x16"
-_LINE_LIMIT = 1 << 10
-_NUMBER_LIMIT = 15
-"""Digits."""
 
 
 class PushServer:
@@ -132,10 +129,6 @@ class _Reply:
     body: bytes = b""
 
 
-class _LostError(Exception):
-    """The connection is of no use any more."""
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _STRANGERS_SECONDS
@@ -173,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
                 refused.status, {"Content-Type": "application/json"}, json.dumps({"errors": [error]}).encode()
             )
             self.close_connection = True  # its body may not have been read
-        except _LostError:
+        except ConnectionLostError:
             self.close_connection = True
             return
         except Exception as error:
@@ -219,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _manifest(self, repository: Repository, reference: str) -> _Reply:
         if self.command == "PUT":
             body = b""
-            for piece in self._body():
+            for piece in request_body(self.headers, self.rfile):
                 body += piece
                 if len(body) > MANIFEST_LIMIT:
                     raise RefusedError(413, "SIZE_INVALID", "the manifest is too long")
@@ -244,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _begin(self, repository: Repository, query: Mapping[str, str]) -> _Reply:
         if self.command != "POST":
             raise NOT_FOUND
-        for _piece in self._body():
+        for _piece in request_body(self.headers, self.rfile):
             raise RefusedError(400, "BLOB_UPLOAD_INVALID", "a blob is sent by PATCH and PUT")
         mounted = query.get("mount", "")
         if mounted and repository.size_of(mounted) is not None:
@@ -262,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
             start = self.headers.get("Content-Range", "").partition("-")[0]
             if start and start != str(upload.size):
                 raise RefusedError(416, "BLOB_UPLOAD_INVALID", f"{upload.size} bytes of the blob have come")
-            for piece in self._body():
+            for piece in request_body(self.headers, self.rfile):
                 upload.feed(piece)
             if self.command == "PATCH":
                 return self._goes_on(repository, identifier, upload.size)
@@ -275,41 +268,3 @@ class _Handler(BaseHTTPRequestHandler):
         where = f"/v2/{repository.path}/blobs/uploads/{identifier}"
         there = {"Location": where, "Range": f"0-{max(size - 1, 0)}", "Docker-Upload-UUID": identifier}
         return _Reply(202, there)
-
-    def _body(self) -> Iterator[bytes]:
-        """The request's body, with no more bytes than were announced. Raises _LostError if they do not come."""
-        try:
-            if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-                while size := _number(self._line().partition(b";")[0], 16):
-                    yield from self._bytes(size)
-                    self._line()
-                while self._line():
-                    pass
-            else:
-                yield from self._bytes(_number(self.headers.get("Content-Length", "0").encode(), 10))
-        except OSError as error:
-            raise _LostError from error
-
-    def _bytes(self, size: int) -> Iterator[bytes]:
-        while size:
-            data = self.rfile.read(min(size, _CHUNK))
-            if not data:
-                raise _LostError
-            size -= len(data)
-            yield data
-
-    def _line(self) -> bytes:
-        line = self.rfile.readline(_LINE_LIMIT)
-        if not line.endswith(b"\n"):
-            raise _LostError
-        return line.strip()
-
-
-def _number(text: bytes, base: int) -> int:
-    try:
-        number = int(text, base) if len(text) <= _NUMBER_LIMIT and text.isalnum() else -1
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise _LostError
-    return number

@@ -15,7 +15,7 @@ from ...images.image import Image, Wanted
 from ...images.layers import Layer, LayerSink, sha256
 from ...images.platform import Platform
 from ...images.reference import DEFAULT_TAG, Reference
-from ...parallel import Lanes
+from ...parallel import Workers
 from ...terminal.display import Display
 from ..blobs import LayerBlob, WrongDigestError
 from ..reading import PACKED, Reading
@@ -130,9 +130,9 @@ class RegistrySource:
         self.reading.begin(sum(layer.size for layer in remote.values()))
         found: dict[str, Layer] = {}
         work = [partial(self._layer, sink, layer) for layer in remote.values()]
-        with self._explained(), self._client.watched(), Lanes([self._client, self._client][: len(work)]) as lanes:
+        with self._explained(), self._client.watched(), Workers([self._client, self._client][: len(work)]) as workers:
             try:
-                for layer in lanes.each(work):
+                for layer in workers.each(work):
                     found[layer.diff_id] = layer
             except BaseException:
                 self._client.stop()
