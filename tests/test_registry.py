@@ -746,8 +746,9 @@ def test_nobody_answers() -> None:
 def test_plain_http_only_on_this_machine(front: Front) -> None:
     """The address is this machine's, and its name does not say so."""
     port = front.address.rpartition(":")[2]
-    with pytest.raises(RegistryError):
+    with pytest.raises(RegistryError) as caught:
         look(f"0.0.0.0:{port}", "bio/thing", retries=0).deliver()
+    assert "--insecure-registry" in str(caught.value.hint)
     assert front.asked == []
 
 

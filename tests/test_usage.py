@@ -205,7 +205,7 @@ def test_what_is_not_listed_and_what_there_is(engine: Engine, cluster: Cluster, 
         image = images.build(engine.host, f"{repository}:{number}", created=f"2024-01-{number + 1:02}T00:00:00Z")
         stored(run(*words, image.name))
     result = run("images", repository, *words)
-    failed(result, 3, f"{repository}:latest", project, f"There is {repository}:11, {repository}:10, ", "and 2 more")
+    failed(result, 3, f"{repository}:latest", project, f"There are {repository}:11, {repository}:10, ", "and 2 more")
     failed(run("images", f"{repository}:12"), 3, f"no image {repository}:12", f"{repository}:11")
     failed(run("images", f"{repository}@sha256:{'0' * 64}"), 3, f"{repository}:11")
     nothing = run("images", f"{repository}x", *words)

@@ -78,5 +78,6 @@ def _not_listed(cluster: Cluster, text: str, project: str | None) -> ImageNotFou
     where = f" in {project}" if project is not None else ""
     tags = stored_images.tags(cluster, repository, project)
     more = f" and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
-    hint = f"There is {', '.join(tags[:_TAGS])}{more}." if tags else usage.probably_meant(text)
+    there = f"There {'are' if len(tags) > 1 else 'is'} {', '.join(tags[:_TAGS])}{more}."
+    hint = there if tags else usage.probably_meant(text)
     return ImageNotFoundError(f"Arvados has no image {looked_for} that you may read{where}", hint)

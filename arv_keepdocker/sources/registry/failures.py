@@ -86,7 +86,8 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
     temporary = ("ConnectionError", "ChunkedEncodingError", "ProtocolError", "IncompleteRead", "RemoteDisconnected")
     if any(isinstance(each, (http.client.HTTPException, OSError)) or name in temporary for name, each in kinds):
         if any(isinstance(each, ssl.SSLError) for each in chain) and not known:
-            return UnreachableError(f"{host} does not speak TLS as it should{via}")
+            hint = "If it speaks plain HTTP only, --insecure-registry accepts that."
+            return UnreachableError(f"{host} does not speak TLS as it should{via}", hint)
         if isinstance(error, ValueError):
             return RegistryError(f"{host} cannot be asked: the URL or the proxy that the environment names is none")
         return TemporaryError(f"the connection to {host} was lost{via}", lost=True)
