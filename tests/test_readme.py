@@ -17,6 +17,7 @@ import pytest
 from arv_keepdocker.cli.parser import option_parser
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
+from tests.bench import session as recording
 from tests.conftest import Cluster, image_run_for
 from tests.engines import RUN, Engine
 
@@ -152,3 +153,7 @@ def test_a_workflow_gets_the_image_that_readme_stores(reader: Reader) -> None:
     content = api.collections().get(uuid=listed.strip()).execute()["portable_data_hash"]
     home = api.users().current().execute()["uuid"]
     assert image_run_for(api, name.replace("bio/", f"{REPOSITORIES}/"), home) == content
+
+
+def test_the_recorded_session_is_what_is_shown_today(engine: Engine) -> None:
+    assert recording.normal(recording.recorded(engine)) == recording.normal(recording.FILE.read_text())

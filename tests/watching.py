@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
+import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +17,7 @@ from tty import setraw
 _PIECE = re.compile(r"\r|\n|\x1b\[K")
 _LINE = re.compile(
     r"(?:.*: )?(?P<percent>\d+)%, (?P<there>\d+) of (?P<total>\d+) MiB"
-    r"(?:, (?P<sent>\d+) sent)?(?P<still>, nothing moves for [\d:]+)?"
+    r"(?:, (?P<sent>\d+) (?:sent|new))?(?P<still>, nothing moves for [\d:]+)?"
     r"(?:, (?P<rate>[\d.]+) MiB/s)?, (?:(?P<left>[\d:]+) left|time left unknown)"
 )
 
@@ -49,6 +52,11 @@ class Shown:
         return float(seconds)
 
     @property
+    def is_redrawn(self) -> bool:
+        """Whether another line takes its place."""
+        return self.numbers is not None or re.search(r" \(\d+:\d\d\)$", self.text) is not None
+
+    @property
     def is_still(self) -> bool:
         """Whether it says that nothing moves."""
         return self.numbers is not None and self.numbers["still"] is not None
@@ -57,8 +65,9 @@ class Shown:
 class Screen:
     """A terminal for stderr, in a context; afterwards it knows all that was shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 80) -> None:
         self.lines: list[Shown] = []
+        self._columns = columns
         self._rest = ""
 
     @contextmanager
@@ -66,6 +75,7 @@ class Screen:
         """The file descriptor to write to."""
         master, self.slave = pty.openpty()
         setraw(self.slave)
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
         self._master = master
         try:
             yield self.slave

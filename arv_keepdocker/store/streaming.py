@@ -203,7 +203,7 @@ class Streamed:
         put = _unsent if way.dry_run else _remembering(putter, notes)
         sender = Sender(put, known.blocks if reuse else dict, way.threads, putter.left)
         units = Units(sender, known if reuse else None, notes, read_back=self._source.remote)
-        progress = Progress(way.display, self._name, sender, units, self._source, arv_put.machine_progress)
+        progress = Progress(way.display, self._name, sender, units, self._source, arv_put.machine_progress, way.dry_run)
         if not way.dry_run:
             way.display.note(f"storing {described(self._wanted, self._source)}")
             way.tell_what_cannot_be_reused()

@@ -124,8 +124,10 @@ class Progress(Activity):
         units: Skipped,
         source: Expected,
         machine_line: Callable[[int, int | None], str],
+        dry_run: bool = False,
     ) -> None:
-        """`name` is what the user calls the image; `machine_line` is what a program is told."""
+        """`name` is what the user calls the image; `machine_line` is what a program is told. With `dry_run` nothing is
+        really sent."""
         super().__init__(display, f"{source.activity} {name}")
         self.whole: int | None = None
         """Bytes of all that is stored, known when everything has been read."""
@@ -134,6 +136,7 @@ class Progress(Activity):
         self._units = units
         self._source = source
         self._machine_line = machine_line
+        self._dry_run = dry_run
         self._reading = Pace()
         self._sending = Pace()
 
@@ -175,8 +178,8 @@ class Progress(Activity):
             words += [f"nothing moves for {_clock(seconds)}", "time left unknown"]
         else:
             rate, left = self._sending.rate, self._left(there, total)
-            words.append(f"{self._counts.moved >> 20} sent")
-            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
+            words.append(f"{self._counts.moved >> 20} {'new' if self._dry_run else 'sent'}")
+            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None and not self._dry_run else []
             words.append(f"{_clock(math.ceil(left))} left" if left is not None else "time left unknown")
         return self._name, f": {', '.join(words)}"
 
@@ -196,8 +199,8 @@ class Progress(Activity):
             return None
         unsent = max(total - there, 0)
         reading = 0.0 if self.whole is not None else _seconds(self._source.reading.left, self._reading.rate)
-        if not self._counts.moved:
-            return reading  # all was there so far
+        if not self._counts.moved or self._dry_run:
+            return reading
         sending = _seconds(unsent, self._sending.rate)
         tail = _seconds(min(unsent, _BLOCK), self._sending.rate)
         if reading is None or sending is None or tail is None:
