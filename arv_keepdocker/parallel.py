@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
@@ -79,3 +79,47 @@ class Workers(Generic[Connection]):
         if error is None:
             for thread in self._threads:
                 thread.join()
+
+
+Item = TypeVar("Item")
+_END = object()
+
+
+def side_by_side(work: Iterable[Callable[[], Iterator[Item]]], at_once: int) -> Iterator[Item]:
+    """What the iterators give that the work returns, as it comes; of so many `at_once`. Raises what they raise."""
+    left: queue.SimpleQueue[Callable[[], Iterator[Item]]] = queue.SimpleQueue()
+    for each in work:
+        left.put(each)
+    done: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    for item in left.get_nowait()():
+                        done.put(item)
+        except BaseException as error:
+            done.put(_Failure(error))
+        done.put(_END)
+
+    running = _start(run, min(at_once, left.qsize()))
+    while running:
+        item = done.get()
+        if item is _END:
+            running -= 1
+        elif isinstance(item, _Failure):
+            raise item.error
+        else:
+            yield item  # type: ignore[misc]
+
+
+def _start(run: Callable[[], None], count: int) -> int:
+    """Run it in so many threads, or in fewer, and say in how many."""
+    for number in range(count):
+        try:
+            threading.Thread(target=run, daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            if not number:
+                run()
+            return max(number, 1)
+    return count

@@ -240,6 +240,13 @@ class Cluster:
     def _all(self, *query: Any) -> list[Record]:
         return list(self.find(*query))
 
+    @property
+    def is_for_threads(self) -> bool:
+        """Whether several threads may ask and tell at a time."""
+        import arvados.api
+
+        return isinstance(self.api, arvados.api.ThreadSafeAPIClient)
+
     def workers(self, resources: Sequence[str]) -> "Workers[Connection]":
         """Requests for lists of these resources side by side, where the API client allows that."""
         return Workers(connections(self.api, resources))

@@ -22,6 +22,10 @@ from .troubles import ArvadosRefusedError
 
 _OF_REPOSITORY = 20
 """Images of one repository that are looked at for blocks to reuse; their versions tend to share them."""
+_AT_LEAST = 3
+"""Of each repository where there are many."""
+_MANIFESTS = 500
+"""Manifests that are read at most."""
 _OF_ALL = 50
 """Likewise of all images, which may have the same base."""
 
@@ -29,9 +33,9 @@ _OF_ALL = 50
 class Catalog:
     """Reads and writes the records. Every method raises ArvadosError when the cluster refuses or cannot be asked."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, projects: Projects | None = None) -> None:
         self.cluster = cluster
-        self.projects = Projects(cluster)
+        self.projects = projects or Projects(cluster)
 
     @property
     def image_formats(self) -> Sequence[str]:
@@ -173,24 +177,24 @@ class Catalog:
         """Put a collection into the trash that turns out to hold something else than it is named for."""
         self.cluster.delete("collections", uuid)
 
-    def newest_manifests(self, name: str | None) -> list[tuple[str, str]]:
-        """The signed manifests of images that the user may read, the newest of the same repository and of all, and the
-        UUIDs of the users who wrote them last.
+    def newest_manifests(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """The signed manifests of images that the user may read, the newest of the same repositories and of all, and
+        the UUIDs of the users who wrote them last.
 
-        A few requests, however many images there are.
+        A few requests, and one for each repository, however many images there are.
         """
         queries: list[tuple[list[list[object]], int]] = []
-        if name is not None:
-            versions = f"{like(stored_images.split_name(name)[0])}:%"
-            queries.append(([["link_class", "=", NAME_LINK], ["name", "like", versions]], _OF_REPOSITORY))
+        repositories = dict.fromkeys(stored_images.split_name(name)[0] for name in names)
+        for repository in repositories:
+            versions: list[list[object]] = [["link_class", "=", NAME_LINK], ["name", "like", f"{like(repository)}:%"]]
+            queries.append((versions, max(_OF_REPOSITORY // len(repositories), _AT_LEAST)))
         queries.append(([["link_class", "=", HASH_LINK]], _OF_ALL))
         links = [link for query, limit in queries for link in self.cluster.newest("links", query, ["head_uuid"], limit)]
         uuids = self.cluster.own_collections(dict.fromkeys(link["head_uuid"] or "" for link in links))
         if not uuids:
             return []
-        chosen = [["uuid", "in", uuids]]
         fields = ["manifest_text", "modified_by_user_uuid"]
-        collections = self.cluster.newest("collections", chosen, fields, len(uuids))
+        collections = self.cluster.newest("collections", [["uuid", "in", uuids[:_MANIFESTS]]], fields, _MANIFESTS)
         return [(str(one["manifest_text"]), str(one["modified_by_user_uuid"])) for one in collections]
 
     def _held(self, uuid: str) -> str | None:

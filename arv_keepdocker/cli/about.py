@@ -60,6 +60,7 @@ EXAMPLES: Sequence[tuple[str, str]] = (
     ("Store an image from another machine", "ssh HOST docker save bio/tool:1.1 | arv-keepdocker --from-archive -"),
     ("Store an image without a container engine", "arv-keepdocker --from-registry ghcr.io/bio/tool:1.1"),
     ("Store an archive under another name", "arv-keepdocker --from-archive image.tar bio/tool 1.1"),
+    ("Store the images that a file names", "arv-keepdocker --images-from images.txt"),
     ("List all images of a repository", "arv-keepdocker images --filter reference=bio/tool"),
     ("List the ten largest images", "arv-keepdocker images --format wide --sort size --limit 10"),
     (

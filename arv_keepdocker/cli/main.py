@@ -21,6 +21,7 @@ from ..terminal import interrupts, streams
 from ..terminal.display import PROGRAM, Display, Style
 from . import usage
 from .listing import list_images
+from .many import store_images
 from .parser import HelpAskedFor, option_parser
 from .results import Result, print_result
 from .storing import store_image
@@ -126,6 +127,9 @@ def _run(
     connect = partial(_connect, options, display, api)
     if usage.lists(options, given):
         return list_images(options, connect, streams.columns(stdout))
+    if options.images_from is not None:
+        stack.enter_context(_stops_explained(options))  # they are stored while the results are printed
+        return store_images(options, connect, display)
     with _mistakes_hinted_at(options.image), _stops_explained(options):
         return store_image(options, connect, display)
 

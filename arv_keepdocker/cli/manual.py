@@ -30,6 +30,9 @@ def page(parser: argparse.ArgumentParser, version: str, date: str) -> str:
             ".PP",
             _text("The object that `--format` json prints of an image that was stored has these:"),
             *_table({f"`{key}`": meaning for key, meaning in about.RESULT_KEYS.items()}),
+            ".PP",
+            _text("With `--images-from`, each object is on a line of its own. That of an image that failed has these:"),
+            *_table({f"`{key}`": meaning for key, meaning in about.ERROR_KEYS.items()}),
         ],
         "EXAMPLES": _examples(name),
         "EXIT STATUS": [

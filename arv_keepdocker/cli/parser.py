@@ -19,7 +19,10 @@ VIA_PUSH = "ARV_KEEPDOCKER_VIA_PUSH"
 _WIDTH = 79
 _COLUMN = 26
 """Where the texts begin that say what something means."""
-_USAGE = "%(prog)s [OPTIONS] IMAGE [TAG]\n       %(prog)s [OPTIONS] [images [NAME[:TAG]]]"
+_USAGE = """\
+%(prog)s [OPTIONS] IMAGE [TAG]
+       %(prog)s [OPTIONS] --images-from FILE
+       %(prog)s [OPTIONS] [images [NAME[:TAG]]]"""
 _GROUPS = ("image", "source", "project", "transfer", "output", "listing")
 _MOST_USED = (
     "--pull",
@@ -163,6 +166,12 @@ def _add_image_options(group: argparse._ArgumentGroup) -> None:
 
 def _add_source_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
+        "--images-from",
+        metavar="FILE",
+        help="store many images in one run: each line of the file is an IMAGE [TAG], or begins with #; '-' is standard "
+        "input. Prints a line for each: the UUID and IMAGE",
+    )
+    group.add_argument(
         "--engine",
         metavar="PROGRAM",
         help=f"docker or podman, a name or a path (default: ${ENGINE}, or docker, or podman where there is no docker)",
@@ -231,8 +240,8 @@ def _add_listing_options(group: argparse._ArgumentGroup) -> None:
     form.add_argument(
         "--format",
         choices=FORMATS,
-        help="table (default), wide (with sizes and projects, columns as wide as needed), json (an array), or jsonl "
-        "(an object in each line); for an image that is stored, json: an object that tells all about it",
+        help="table (default), wide (with sizes and projects), json (an array) or jsonl (an object in each line); json "
+        "also for an image that is stored",
     )
     form.add_argument("-q", "--quiet", action="store_true", help="print only the UUIDs of the collections")
     group.add_argument("--no-trunc", action="store_false", dest="trunc", help="do not cut ids to 12 characters")

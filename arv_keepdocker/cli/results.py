@@ -8,20 +8,20 @@ from ..errors import KeepdockerError
 from ..terminal import streams
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
     """What goes to stdout, in pieces, and the exit status."""
 
     pieces: Iterable[str]
     status: int = 0
-    """The exit status."""
+    """The exit status, known when all pieces are."""
     whole: bool = True
     """Whether it is an error if nobody reads it to its end."""
 
 
 def print_result(result: Result, stdout: TextIO | None) -> None:
     """Raises KeepdockerError where it cannot be written to its end."""
-    shown = f", which is: {''.join(result.pieces)}" if result.whole else ""
+    shown = f", which is: {''.join(result.pieces)}" if result.whole and isinstance(result.pieces, list) else ""
     if stdout is None:  # closed when Python started
         raise KeepdockerError(f"there is no standard output for the result{shown}")
     for piece in result.pieces:

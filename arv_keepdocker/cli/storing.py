@@ -29,25 +29,36 @@ _SWITCH = {
 }
 _WOULD_WRITE = 7
 """The exit status of a dry run that would have written something."""
+_AS_IN = {
+    "--from-archive": f"Give it an archive, as in: docker save IMAGE | {PROGRAM} --from-archive -",
+    "--images-from": f"Give it lines, as in: echo IMAGE | {PROGRAM} --images-from -",
+}
 _ARV_PUT_THREADS = 64
 """It starts all that it may at once, whether they are needed or not."""
 
 
 def store_image(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Result:
     """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
-    if options.dry_run and options.via_arv_put:
-        raise UsageError("--dry-run is not for --via-arv-put")
-    if options.from_archive == "-":
-        _check_stdin()
-    request = _request(options)
+    request = make_request(options)
+    outcome = push(request, make_tools(options, connect, display))
+    image = " ".join(filter(None, (options.image, options.tag))) or None
+    return Result([shown(options, image, outcome)], status_of(request, outcome))
+
+
+def status_of(request: Request, outcome: Outcome) -> int:
+    """The exit status for an image that was stored, or would be."""
+    return _WOULD_WRITE if request.dry_run and outcome.plan.steps else 0
+
+
+def make_tools(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Tools:
+    """What the options say to work with."""
     engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
-    outcome = push(request, Tools(engine, Catalog(connect()), Cache(os.environ), display))
-    return Result([_shown(options, outcome)], _WOULD_WRITE if request.dry_run and outcome.plan.steps else 0)
+    return Tools(engine, Catalog(connect()), Cache(os.environ), display)
 
 
-def _shown(options: argparse.Namespace, outcome: Outcome) -> str:
+def shown(options: argparse.Namespace, image: str | None, outcome: Outcome) -> str:
+    """What is printed of an image that was given so."""
     if options.format == "json":
-        image = " ".join(filter(None, (options.image, options.tag))) or None
         return json.dumps(objects.of_outcome(image, outcome, options.dry_run)) + "\n"
     if options.dry_run:
         return _preview(outcome)
@@ -57,11 +68,17 @@ def _shown(options: argparse.Namespace, outcome: Outcome) -> str:
     return f"{outcome.collection}\n"
 
 
-def _request(options: argparse.Namespace) -> Request:
+def make_request(options: argparse.Namespace) -> Request:
+    """What the options ask for. Raises KeepdockerError for what cannot be."""
     from ..store import arv_put
 
+    if options.dry_run and options.via_arv_put:
+        raise UsageError("--dry-run is not for --via-arv-put")
+    if options.from_archive == "-":
+        check_stdin("--from-archive")
+
     return Request(
-        reference=_reference(options),
+        reference=None if options.image is None else make_reference(options, options.image, options.tag),
         archive=options.from_archive,
         registry=options.from_registry,
         insecure=options.insecure_registry,
@@ -82,20 +99,17 @@ def _request(options: argparse.Namespace) -> Request:
     )
 
 
-def _check_stdin() -> None:
+def check_stdin(option: str) -> None:
+    """Raise KeepdockerError if there is nothing that the option could read there."""
     if sys.stdin is None or sys.stdin.closed:
-        raise KeepdockerError("standard input, which --from-archive - reads, is closed")
+        raise KeepdockerError(f"standard input, which {option} - reads, is closed")
     if sys.stdin.isatty():
-        raise UsageError(
-            "standard input, which --from-archive - reads, is a terminal",
-            f"Give it an archive, as in: docker save IMAGE | {PROGRAM} --from-archive -",
-        )
+        raise UsageError(f"standard input, which {option} - reads, is a terminal", _AS_IN[option])
 
 
-def _reference(options: argparse.Namespace) -> Reference | None:
-    if options.image is None:
-        return None
-    found = reference.parse(options.image, options.tag)
+def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> Reference:
+    """What IMAGE [TAG] means together with the options. Raises UsageError."""
+    found = reference.parse(image, tag)
     if options.from_registry:
         if found.name is None:
             raise UsageError(f"{found} is an id, by which no registry knows an image; give its name")

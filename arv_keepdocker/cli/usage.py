@@ -35,13 +35,13 @@ def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
     if options.image == LIST_WORD:
         _check_listing(options, given)
         return True
-    if options.image is None and options.from_archive is None:
+    if options.image is None and options.from_archive is None and options.images_from is None:
         if storing := _others(given, _LISTING | _BOTH):
             raise UsageError(
                 f"{storing} is for storing an image, and there is no IMAGE", f"'{LIST_WORD}' lists those in Arvados."
             )
         return True
-    what = options.image or "an archive"
+    what = options.image or ("an archive" if options.images_from is None else "what --images-from names")
     if listing := _others(given, given.keys() - _LISTING | _RESULT):
         raise UsageError(f"{listing} is for listing images, and {what} is to be stored")
     _check_result(options, what)
@@ -70,6 +70,10 @@ def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None
 
 def _check_source(options: argparse.Namespace) -> None:
     """An image comes from one place."""
+    if options.images_from is not None and options.image is not None:
+        raise UsageError(f"--images-from names the images; {options.image} is one too many")
+    if options.images_from == options.from_archive == "-":
+        raise UsageError("standard input cannot be both the archive and the list of its images")
     file, registry = options.from_archive is not None, options.from_registry
     if file and registry:
         raise UsageError("--from-archive is for the image of a file, --from-registry for that of a registry")

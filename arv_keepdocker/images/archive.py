@@ -49,6 +49,8 @@ class _Choice:
     def one(self, wanted: Wanted) -> Entry:
         """The entry of the image that is wanted. Raises ArchiveError."""
         found = self._entries
+        if wanted.image_id is not None:
+            found = [entry for entry in found if self._id(entry) == wanted.image_id] or found
         if wanted.platform is not None and not self._for(found, wanted.platform):
             # manifest.json has the engine's own platform, the index may have others.
             found = entries.of_index(self._members) if self._members.find(entries.INDEX) is not None else found
@@ -58,6 +60,10 @@ class _Choice:
         if len(of_platform) == 1:
             return of_platform[0]
         raise self._problem(of_platform or found, wanted.platform if not of_platform else None)
+
+    def _id(self, entry: Entry) -> str:
+        file = self._members.find(entry.config)
+        return f"sha256:{file.sha256}" if file is not None else ""
 
     def _for(self, found: Sequence[Entry], platform: Platform) -> list[Entry]:
         return [entry for entry in found if self._platform(entry.config).matches(platform)]

@@ -18,6 +18,8 @@ class Wanted:
     """`repo:tag`, or what the user gave instead, to choose by where there are several."""
     platform: Platform | None = None
     """None for the usual one."""
+    image_id: str | None = None
+    """Digest of the configuration, to choose by before everything else."""
 
 
 @dataclass(frozen=True)

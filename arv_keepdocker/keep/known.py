@@ -82,6 +82,7 @@ class Known:
         self._read_notes: Notes | None = None
         self._sent_blocks: dict[str, str] = {}
         self._held: dict[str, list[Held]] | None = None
+        self._added: dict[str, Held] = {}
 
     @property
     def notes(self) -> Notes:
@@ -104,11 +105,17 @@ class Known:
         """The locators of all blocks that are known, by `md5+size`. Raises ArvadosError."""
         sent = self.notes.locators
         there = [each for each in locators(manifest.text for manifest in self.manifests) if valid(each, self._until)]
-        return {block_key(each): each for each in (*sent, *there)}
+        added = [each for held in list(self._added.values()) for each in held.locators]
+        return {block_key(each): each for each in (*sent, *there, *added)}
+
+    def add(self, run: Run, locators: Sequence[str]) -> None:
+        """Know a run that is in Keep now, for another image."""
+        if all(layer.compression is None for layer in run.layers):  # or their diff ids were not checked
+            self._added.update((layer.stored_digest, Held(layer, run, tuple(locators), True)) for layer in run.layers)
 
     def find(self, digest: str) -> Sequence[Held]:
         """Where the layer with this digest is, the best first. Raises ArvadosError."""
-        sent = self._sent(digest)
+        sent = self._added.get(digest) or self._sent(digest)
         return [sent] if sent is not None else self._stored().get(digest, [])
 
     def find_run(self, run: Run) -> Sequence[str] | None:

@@ -32,6 +32,24 @@ Put = Callable[[bytes, str], str]
 """Sends a block, given its md5 and size as `md5+size`, and returns its locator."""
 
 
+class Rooms:
+    """Places in memory for blocks, which several senders may share."""
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        self.changed = threading.Condition()
+
+    @staticmethod
+    def needed(threads: int) -> int:
+        """How many there are where so many threads send blocks."""
+        return max(ROOMS, threads + 3)
+
+    def give(self, count: int) -> None:
+        with self.changed:
+            self.free += count
+            self.changed.notify_all()
+
+
 class Sender:
     """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
 
@@ -44,9 +62,11 @@ class Sender:
         known: Callable[[], dict[str, str]],
         threads: int,
         left: Callable[[str], int] = lambda key: 0,
+        rooms: Rooms | None = None,
     ) -> None:
         """`known` has the locators of blocks that need not be sent, by their md5 and size as `md5+size`. Both are
-        called in the threads. `left` tells how many bytes of a block have left that `put` is sending."""
+        called in the threads. `left` tells how many bytes of a block have left that `put` is sending. The `rooms` are
+        its own unless some are given."""
         self.sent = 0
         """Bytes."""
         self.reused = 0
@@ -64,8 +84,11 @@ class Sender:
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._counting = threading.Lock()
-        self._free = max(ROOMS, threads + 3)
-        self._room_is_free = threading.Condition()
+        self._rooms = rooms or Rooms(Rooms.needed(threads))
+        self._taken = 0
+        """Rooms."""
+        self._ended = False
+        self._running = 0
         self._queue: SimpleQueue[tuple[bytes, Future[Stored]] | None] = SimpleQueue()
         self._limit = threads
         self._threads: list[threading.Thread] = []
@@ -83,22 +106,38 @@ class Sender:
             self._fail(ArvadosError("the upload was given up"))  # for what waits
         for _thread in self._threads:
             self._queue.put(None)
+        with self._rooms.changed:
+            self._ended = True
+        self._clear()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a block could not be stored: then no other will be."""
+        return self._failure is not None
 
     def take_room(self) -> None:
         """Wait until there is room in memory for one more block. Raises ArvadosError if one could not be stored."""
-        with self._room_is_free:
-            if self._free <= 0:
+        with self._rooms.changed:
+            if self._rooms.free <= 0:
                 with self.full:
-                    self._room_is_free.wait_for(lambda: self._free > 0 or self._failure is not None)
+                    self._rooms.changed.wait_for(lambda: self._rooms.free > 0 or self._failure is not None)
             if self._failure is not None:
                 raise self._failure
-            self._free -= 1
+            self._rooms.free -= 1
+            self._taken += 1
 
     def give_room(self) -> None:
         """Give back a room that was taken and is not needed any more."""
-        with self._room_is_free:
-            self._free += 1
-            self._room_is_free.notify()
+        with self._rooms.changed:
+            self._taken -= 1
+            self._rooms.give(1)
+
+    def _clear(self) -> None:
+        """Give back, in the end, what an upload that was given up has left taken."""
+        with self._rooms.changed:
+            if self._ended and not self._running:
+                self._rooms.give(self._taken)
+                self._taken = 0
 
     @contextmanager
     def room(self) -> Iterator[None]:
@@ -138,16 +177,16 @@ class Sender:
             if not self._threads:
                 raise KeepdockerError("the system starts no more threads") from error
             fewer = len(self._threads)
-            with self._room_is_free:  # fewer blocks are on their way then, and shall wait in memory
-                self._free -= max(ROOMS, self._limit + 3) - max(ROOMS, fewer + 3)
+            # Fewer blocks are on their way then, and shall wait in memory.
+            self._rooms.give(Rooms.needed(fewer) - Rooms.needed(self._limit))
             self._limit = fewer
         else:
             self._threads.append(thread)
 
     def _fail(self, failure: Exception) -> None:
-        with self._room_is_free:
+        with self._rooms.changed:
             self._failure = self._failure or failure
-            self._room_is_free.notify_all()
+            self._rooms.changed.notify_all()
 
     def _load(self) -> None:
         try:
@@ -158,6 +197,8 @@ class Sender:
             self._ready.set()
 
     def _work(self) -> None:
+        with self._rooms.changed:
+            self._running += 1
         self._ready.wait()
         while (item := self._queue.get()) is not None:
             data, future = item
@@ -171,6 +212,9 @@ class Sender:
             finally:
                 del item, data  # or they are kept until there is another
                 self.give_room()
+        with self._rooms.changed:
+            self._running -= 1
+        self._clear()
 
     def _store(self, data: bytes, future: "Future[Stored]") -> Stored:
         key = block_of(data)

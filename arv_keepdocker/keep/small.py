@@ -9,17 +9,17 @@ from typing import IO
 
 from ..errors import KeepdockerError
 
-_LIMIT = 96 << 20
+LIMIT = 96 << 20
 """Bytes that are kept in memory."""
 
 
 class SmallUnits:
     """Units by their digests, in memory as long as they are few, and in a file without a name."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self._kept: dict[str, bytes] = {}
         self._places: dict[str, tuple[int, int]] = {}
-        self._left = _LIMIT
+        self._left = limit
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
 

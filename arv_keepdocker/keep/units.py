@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ..errors import ArvadosError
 from ..images.canonical import OWN_BLOCKS, Arrangement, Run, padding, unit_header, unit_size
 from ..images.layers import Layer, LayerWriter
-from .blocks import block_key
+from .blocks import block_key, block_size
 from .journal import Journal, Notes
 from .known import Held, Known
 from .sender import Sender, Stored
-from .small import SmallUnits
+from .small import LIMIT, SmallUnits
 from .writer import UnitWriter
 
 WRITERS = 2
@@ -42,6 +42,8 @@ class Composed:
     locators: tuple[str, ...]
     layers: tuple[LayerState, ...]
     """The image's layers, base first."""
+    sent: int
+    """Bytes that were sent for it: what several images have is the first one's."""
 
 
 class Units:
@@ -58,6 +60,7 @@ class Units:
         journal: Journal | None,
         writers: int = WRITERS,
         read_back: bool = True,
+        small_limit: int = LIMIT,
     ) -> None:
         """Without `known`, everything is sent. Finished layers are noted in the `journal`. Without `read_back`, layers
         that others stored are not read from Keep to save giving their bytes here."""
@@ -70,7 +73,8 @@ class Units:
         self._sent: dict[str, list[Future[Stored]]] = {}
         self._held: dict[str, Held] = {}
         self._layers: dict[str, Layer] = {}
-        self._small = SmallUnits()
+        self._counted: set[Future[Stored]] = set()
+        self._small = SmallUnits(small_limit)
         self.taken = 0
         """Bytes of layers that were given."""
         self.skipped = 0
@@ -107,14 +111,26 @@ class Units:
         end = self._sender.send(arrangement.end)
         new: set[str] = set()
         locators: list[str] = []
+        sent = self._sent_now(end)
         for run, blocks in composed:
-            stored = [block.result() for block in blocks]
-            locators += [block.locator for block in stored]
-            if not all(block.reused for block in stored):
+            stored = [block.result().locator for block in blocks]
+            locators += stored
+            bytes_sent = sum(map(self._sent_now, blocks))
+            if bytes_sent:
                 new.update(layer.stored_digest for layer in run.layers)
+            sent += bytes_sent
+            if self._known is not None:
+                self._known.add(run, stored)
         self._note(arrangement, end.result().locator)
         states = tuple(LayerState(layer.diff_id, layer.size, layer.stored_digest in new) for layer in layers)
-        return Composed((*locators, end.result().locator), states)
+        return Composed((*locators, end.result().locator), states, sent)
+
+    def _sent_now(self, block: "Future[Stored]") -> int:
+        """Bytes that were sent of the block, for the first of several images that have it."""
+        first = block not in self._counted
+        self._counted.add(block)
+        stored = block.result()
+        return block_size(stored.locator) if first and not stored.reused else 0
 
     def close(self) -> None:
         """Forget what was kept."""

@@ -10,6 +10,7 @@ from ..catalog.stored_images import StoredImage
 from ..errors import KeepdockerError
 from ..images.image import Wanted
 from ..images.platform import Platform
+from ..sources.described import EngineImage
 
 if TYPE_CHECKING:
     from ..sources.source import Source
@@ -55,6 +56,8 @@ class Found:
     """What it runs on, if that is known."""
     layers: Sequence[tuple[str, int]] | None = None
     """The diff ids of its layers and the bytes that they take to read, if that is known."""
+    in_engine: EngineImage | None = None
+    """For an image that the engine saves, which may save others with it."""
     records_digests: bool = False
     """Whether other digests by which the source knows it get links, too, since an engine may know it by them."""
     describe: Callable[[], "Found"] | None = None

@@ -68,6 +68,7 @@ def _found(image: EngineImage, name: str | None, request: Request, project: str,
         also_recorded_as=loaded,
         created=image.created,
         platform=image.platform,
+        in_engine=image if not (request.via_push or request.via_arv_put) else None,
     )
 
 

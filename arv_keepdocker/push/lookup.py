@@ -11,12 +11,16 @@ from .found import Found, Known
 from .request import Request
 
 
-def look_up(found: Found, request: Request, catalog: Catalog) -> Plan | None:
-    """The image that Arvados has, by what is known before reading; None if it has none, or with --force."""
+def look_up(found: Found, request: Request, catalog: Catalog, incomplete: bool = True) -> Plan | None:
+    """The image that Arvados has, by what is known before reading; None if it has none, or with --force.
+
+    With `incomplete` also one that has no links.
+    """
     if request.force or found.known is Known.WHEN_READ:
         return None
     if found.known is Known.BY_ID:
-        return look_up_id(found.entry, request, catalog, found.stored)
+        known = look_up_id if incomplete else _adopted
+        return known(found.entry, request, catalog, found.stored)
     return next(filter(None, map(catalog.adopt, _candidates(found, catalog))), None)
 
 
@@ -28,6 +32,10 @@ def look_up_id(entry: Entry, request: Request, catalog: Catalog, stored: StoredI
     if request.force:
         return None
     return catalog.adopt(entry, stored) or catalog.complete(entry)
+
+
+def _adopted(entry: Entry, request: Request, catalog: Catalog, stored: StoredImage | None) -> Plan | None:
+    return catalog.adopt(entry, stored)
 
 
 def _candidates(found: Found, catalog: Catalog) -> Iterator[Entry]:

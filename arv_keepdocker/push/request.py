@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..catalog.plan import Plan
 from ..catalog.records import Catalog
@@ -11,6 +12,9 @@ from ..keep.cache import Cache
 from ..sources.engine import Engine
 from ..store.content import Content
 from ..terminal.display import Display
+
+if TYPE_CHECKING:
+    from ..store.together import Transfer
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Tools:
     catalog: Catalog
     cache: Cache
     display: Display
+    transfer: "Transfer | None" = None
+    """What the image shares with others that are stored in the same run."""
 
 
 @dataclass(frozen=True)

@@ -31,15 +31,15 @@ def push(request: Request, tools: Tools) -> Outcome:
     if request.title is not None:
         tools.catalog.check_title(request.title)
     project = tools.catalog.projects.find(request.project)
-    found = _find(request, project, tools)
+    found = find_image(request, project, tools)
     with RunLock(tools.cache, tools.display, enabled=not request.dry_run) as lock:
-        outcome = _store(found, request, tools, lock)
+        outcome = store_found(found, request, tools, lock)
     if not request.dry_run:
-        _report(outcome, tools)
+        report(outcome, tools)
     return replace(outcome, seconds=time.monotonic() - start)
 
 
-def _find(request: Request, project: str, tools: Tools) -> Found:
+def find_image(request: Request, project: str, tools: Tools) -> Found:
     """The image where the request says that it comes from."""
     if request.archive is not None:
         from .from_archive import find_in_archive
@@ -54,7 +54,7 @@ def _find(request: Request, project: str, tools: Tools) -> Found:
     return find_in_engine(request, project, tools)
 
 
-def _store(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
+def store_found(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
     """Use what Arvados has of the image, else send it."""
     for digest in found.digests:
         lock.hold(digest)  # another run may be storing it: it is there afterwards
@@ -65,7 +65,7 @@ def _store(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outco
     if plan is not None:
         outcome = _complete(plan, request, tools)
     elif found.describe is not None:
-        return _store(found.describe(), request, tools, lock)
+        return store_found(found.describe(), request, tools, lock)
     else:
         outcome = _send(found, request, tools, lock)
     if not request.dry_run:
@@ -162,7 +162,8 @@ def _link_digests(collection: str, entry: "Entry", upload: "Upload", tools: Tool
             tools.catalog.link(collection, replace(entry, engine_id=digest).made_at(upload.image.created))
 
 
-def _report(outcome: Outcome, tools: Tools) -> None:
+def report(outcome: Outcome, tools: Tools) -> None:
+    """Tell what was found and made, and if a workflow gets another image."""
     if outcome.plan.made is not Made.STORED:
         project = tools.catalog.projects.called(outcome.plan.entry.project)
         tools.display.note(outcome.plan.summary(project))

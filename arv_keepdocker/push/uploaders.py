@@ -60,4 +60,5 @@ def streaming(request: Request, tools: Tools, dry_run: bool) -> "Streaming":
         resume=request.resume and not request.force,
         remember=request.remember and not dry_run,
         dry_run=dry_run,
+        transfer=tools.transfer,
     )

@@ -123,13 +123,19 @@ class FileSource:
 
     def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
         measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
+        with self._open() as file:
+            return self._known(archive.read(file, measured, wanted, self.file))
+
+    @contextmanager
+    def _open(self) -> Iterator[Readable]:
+        """From its begin."""
         given = self.file == "-"
         waiting = partial(self._waiting, "standard input" if given else self.file)
         with waiting():  # for somebody to open a named pipe for writing
             opened = open(0 if given else self.file, "rb", buffering=0, closefd=not given)  # noqa: SIM115
         with opened as raw, io.BufferedReader(_Patient(raw, waiting), _BUFFER) as file:
             self.reading.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
-            return self._known(archive.read(Counted(file, self.reading), measured, wanted, self.file))
+            yield Counted(file, self.reading)
 
     def _known(self, image: Image) -> Image:
         self.image_id, self.layers = image.id, len(image.layers)

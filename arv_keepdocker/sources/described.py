@@ -53,6 +53,8 @@ class EngineImage:
     """How many it has, if the engine says so."""
     podman: bool = False
     """Whether the engine is podman, whatever its program is called."""
+    diff_ids: tuple[str, ...] = ()
+    """Diff ids of its layers, base first, as far as the engine tells."""
 
     def is_for(self, platform: Platform) -> bool:
         return self.platform is not None and self.platform.matches(platform)
@@ -92,6 +94,7 @@ def read(stdout: str, reference: str, has_containerd_store: Callable[[], bool]) 
         several_platforms=several,
         layers=_layers(image),
         podman=_is_podmans(image),
+        diff_ids=tuple(filter(_text, (image.get("RootFS") or {}).get("Layers") or ())),
     )
 
 

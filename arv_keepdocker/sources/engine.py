@@ -158,18 +158,20 @@ class Engine:
             raise self._failure(f"{self.name} could not pull {reference}", status, stderr)
 
     @contextlib.contextmanager
-    def save(self, image: EngineImage) -> Iterator[IO[bytes]]:
-        """The archive that the engine writes, to be read to its end inside the `with` block.
+    def save(self, *images: EngineImage) -> Iterator[IO[bytes]]:
+        """The archive of one image or several that the engine writes, to be read to its end inside the `with` block.
 
         Saved by Id, so that a tag that is moved meanwhile changes nothing. The program is ended when the block is left
         early, and by the kernel when this process dies. Raises EngineError after the block when it failed.
         """
-        command = ["image", "save", *self._save_flags(image), image.id]
+        ids = [image.id for image in images]
+        several = ["--multi-image-archive"] if len(images) > 1 and images[0].podman else []
+        command = ["image", "save", *self._save_flags(images[0]), *several, *ids]
         with self._program.running(command, dies_with_us=True) as run:
             yield run.stream()
         if run.status != 0:
-            error = self._failure(f"{self.name} could not save image {image.id}", run.status, run.stderr)
-            hint = error.hint or repair.hint(self._program.answer, image, run.stderr)
+            error = self._failure(f"{self.name} could not save image {' and '.join(ids)}", run.status, run.stderr)
+            hint = error.hint or repair.hint(self._program.answer, images[0], run.stderr)
             raise EngineError(str(error), hint)
 
     @functools.cached_property

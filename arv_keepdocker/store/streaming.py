@@ -17,7 +17,8 @@ from ..keep.cache import Cache
 from ..keep.journal import Journal
 from ..keep.known import Known, StoredManifest
 from ..keep.sender import Put, Sender
-from ..keep.units import LayerState, LostLayerError, Units
+from ..keep.small import LIMIT
+from ..keep.units import WRITERS, LayerState, LostLayerError, Units
 from ..sources.archives import FileSource
 from ..sources.source import Source
 from ..terminal.display import Display
@@ -27,6 +28,7 @@ from .announcements import called, described, mebibytes, stored
 from .content import Content
 from .putter import Putter
 from .reader import getter
+from .together import Since, Transfer
 
 _MARGIN = 60 * 60
 """Seconds for which a signature must still be good: the collection is made when everything is sent."""
@@ -48,6 +50,8 @@ class Streaming:
     """Write the journal."""
     dry_run: bool = False
     """Send nothing."""
+    transfer: Transfer | None = None
+    """What is shared with other images of this run, if there are any."""
 
     @contextmanager
     def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Streamed"]:
@@ -72,11 +76,15 @@ class Streaming:
 
     def known(self, name: str | None) -> Known:
         """What need not be sent of an image of this name."""
+        return self.transfer.common.known if self.transfer is not None else self.known_of([name] if name else [])
+
+    def known_of(self, names: Sequence[str]) -> Known:
+        """What need not be sent of images of these names."""
         cluster = self.catalog.cluster
 
         def manifests() -> Sequence[StoredManifest]:
             user = cluster.current_user()["uuid"]
-            found = self.catalog.newest_manifests(name)
+            found = self.catalog.newest_manifests(names)
             return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
 
         journal = self.journal if self.resume else None
@@ -198,32 +206,56 @@ class Streamed:
         way = self._way
         journal = way.journal
         notes = journal if way.remember else None
-        known = way.known(self._wanted.name)
-        putter = Putter(way.catalog.cluster)
-        put = _unsent if way.dry_run else _remembering(putter, notes)
-        sender = Sender(put, known.blocks if reuse else dict, way.threads, putter.left)
-        units = Units(sender, known if reuse else None, notes, read_back=self._source.remote)
-        progress = Progress(way.display, self._name, sender, units, self._source, arv_put.machine_progress, way.dry_run)
         if not way.dry_run:
             way.display.note(f"storing {described(self._wanted, self._source)}")
             way.tell_what_cannot_be_reused()
-        with self._explained(), closing(units), sender, progress:
-            image = self._source.deliver(units, self._wanted)
-            arrangement = arrange(image, self._universal)
-            progress.whole = arrangement.size
-            composed = units.compose(arrangement, image.layers)
+        with self._explained(), self._transfer(reuse, notes) as (sender, units):
+            progress = Progress(
+                way.display, self._name, Since(sender), units, self._source, arv_put.machine_progress, way.dry_run
+            )
+            with progress:
+                image = self._source.deliver(units, self._wanted)
+                arrangement = arrange(image, self._universal)
+                progress.whole = arrangement.size
+                composed = units.compose(arrangement, image.layers)
+        alone = way.transfer is None
+        sent = sender.sent if alone else composed.sent
+        reused = sender.reused if alone else arrangement.size - composed.sent
         if journal is not None and journal.problem is not None:
             way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
         content = Content(
             portable_data_hash(text),
             arrangement.size,
-            sender.sent,
-            sender.reused,
+            sent,
+            reused,
             self._source.fetched or 0,
             composed.layers,
         )
         return _Uploaded(image, arrangement.image_id, arrangement.universal, text, content)
+
+    @contextmanager
+    def _transfer(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[Sender, Units]]:
+        """Where the blocks and layers go."""
+        way = self._way
+        putter = Putter(way.catalog.cluster)
+        put = _unsent if way.dry_run else _remembering(putter, notes)
+        common = way.transfer.common if way.transfer is not None and reuse == way.reuse else None
+
+        def make() -> tuple[Sender, Units]:
+            known = way.known(self._wanted.name)
+            rooms = common.rooms if common else None
+            sender = Sender(put, known.blocks if reuse else dict, way.threads, putter.left, rooms)
+            limit = common.small_limit if common else LIMIT
+            return sender, Units(sender, known if reuse else None, notes, WRITERS, self._source.remote, limit)
+
+        if common is not None and way.transfer is not None:
+            with way.transfer.of(make) as transfer:
+                yield transfer
+            return
+        sender, units = make()
+        with closing(units), sender:
+            yield sender, units
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

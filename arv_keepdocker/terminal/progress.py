@@ -76,7 +76,10 @@ class Counts(Protocol):
     def moved(self) -> int:
         """Those that were sent, also of blocks that are not there as a whole yet."""
 
-    reused: int
+    @property
+    def reused(self) -> int:
+        """Those that need not be sent."""
+
     sending: Stopwatch
     """Runs while there is something to send."""
     full: Stopwatch

@@ -1,0 +1,92 @@
+"""One look at Arvados for many images: what it has of them is asked for once, and looked up here afterwards."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .client import Cluster, Record
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+
+_LINK = ("created_at", "head_uuid", "link_class", "name", "owner_uuid", "properties")
+_COLLECTION = (
+    "file_size_total",
+    "manifest_text",
+    "modified_by_user_uuid",
+    "owner_uuid",
+    "portable_data_hash",
+    "properties",
+)
+_BY_ENGINE = f"properties.{ENGINE_ID}"
+
+_MEETS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "=": lambda value, operand: bool(value == operand),
+    "in": lambda value, operand: value in operand,
+}
+"""The operators of filters that are understood here; all others are the server's."""
+
+
+class Snapshot(Cluster):
+    """The cluster, of which everything about some images is known: what asks for no more than that is answered without
+    a request, as it was when it was read. Everything else is asked and told as ever."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.api, 0)
+        self.attempts = cluster.attempts
+        self._values: dict[str, set[str]] = {"name": set(), _BY_ENGINE: set(), "head_uuid": set()}
+        """By field: the values of which all links are known."""
+        self._links: dict[str, Record] = {}
+        self._collections: dict[str, Record | None] = {}
+        """None for those that the user cannot read."""
+
+    def load(self, names: Iterable[str], digests: Iterable[str] = ()) -> None:
+        """Read what Arvados has of images by their names and by their ids, or the digests by which engines and
+        registries know them. A few requests, however many these are. Raises ArvadosError."""
+        digests = sorted(set(digests))
+        classes = ["link_class", "in", [HASH_LINK, NAME_LINK]]
+        self._load("name", [*names, *digests], [classes])
+        self._load(_BY_ENGINE, digests, [["link_class", "=", HASH_LINK]])
+        heads = [link["head_uuid"] or "" for link in self._links.values()]
+        self._load("head_uuid", heads, [classes])
+        wanted = sorted(set(self.own_collections(heads)) - self._collections.keys())
+        found = {record["uuid"]: record for record in super().find_in("collections", "uuid", wanted, [], _COLLECTION)}
+        self._collections.update({uuid: found.get(uuid) for uuid in wanted})
+
+    def _load(self, field: str, values: Iterable[str], filters: Sequence[Sequence[object]]) -> None:
+        wanted = sorted(set(values) - self._values[field])
+        self._links.update((link["uuid"], link) for link in super().find_in("links", field, wanted, filters, _LINK))
+        self._values[field].update(wanted)
+
+    def get(self, resource: str, uuid: str, **parameters: object) -> Record:
+        known = self._collections.get(uuid) if resource == "collections" and not parameters else None
+        return known if known is not None else super().get(resource, uuid, **parameters)
+
+    def find(self, resource: str, filters: Sequence[Sequence[object]], *more: Any) -> Iterator[Record]:
+        known = self._known(resource, filters)
+        if known is None or any(str(operator) not in _MEETS for _, operator, _ in filters):
+            return super().find(resource, filters, *more)
+        return (record for record in known if all(_meets(record, each) for each in filters))
+
+    def find_in(
+        self, resource: str, field: str, values: Sequence[str], filters: Sequence[Sequence[object]], *more: Any
+    ) -> Iterator[Record]:
+        if values and self._known(resource, [[field, "in", values]]) is not None:
+            return self.find(resource, [*filters, [field, "in", values]], *more)
+        return super().find_in(resource, field, values, filters, *more)
+
+    def _known(self, resource: str, filters: Sequence[Sequence[Any]]) -> Iterable[Record] | None:
+        """Records among which all are that pass the filters; None if not all of these are known."""
+        for field, operator, operand in filters:
+            values = {"=": [operand], "in": operand}.get(operator, [])
+            if not values:
+                continue
+            if resource == "links" and self._values.get(field, set()).issuperset(values):
+                return self._links.values()
+            if resource == "collections" and field == "uuid" and self._collections.keys() >= set(values):
+                return [record for record in self._collections.values() if record is not None]
+        return None
+
+
+def _meets(record: Record, condition: Sequence[Any]) -> bool:
+    field, operator, operand = condition
+    first, _, key = field.partition(".")
+    value = record[first]
+    return _MEETS[operator]((value or {}).get(key) if key else value, operand)

@@ -1,0 +1,106 @@
+"""The command that stores many images: their names in, a line for each out."""
+
+import argparse
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from ..catalog.client import Cluster
+from ..catalog.plan import Made
+from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
+from ..push.many import push_many
+from ..push.request import Outcome, Request
+from ..terminal.display import Display, escaped
+from . import objects, usage
+from .results import Result
+from .storing import check_stdin, make_reference, make_request, make_tools, shown, status_of
+
+_MADE = {
+    Made.STORED: "stored",
+    Made.COMPLETED: "completed",
+    Made.COPIED: "copied from other projects",
+    Made.LINKED: "given a name",
+    Made.FOUND: "there already",
+}
+_LONGEST_LINE = 1000
+"""Characters; a reference has less."""
+
+
+def store_images(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Result:
+    """Store what the lines of a file name; one that fails does not stop the others."""
+    images = _images(options.images_from)
+    common = make_request(options)
+    requests = [_request(options, common, image) for image in images]
+    tools = make_tools(options, connect, display)
+    result = Result([])
+    started = time.monotonic()
+
+    def pieces() -> Iterator[str]:
+        outcomes: list[Outcome | KeepdockerError] = []
+        for image, request, outcome in zip(images, requests, push_many(requests, tools), strict=True):
+            outcomes.append(outcome)
+            if isinstance(outcome, KeepdockerError):
+                display.error(f"{image}: {outcome}", _hint(image, outcome))
+                result.status = _first_failure(outcomes)
+                if options.format == "json":
+                    yield json.dumps(objects.of_failure(image, outcome)) + "\n"
+                continue
+            assert isinstance(request, Request)
+            result.status = result.status or status_of(request, outcome)
+            line = shown(options, image, outcome)
+            plain = options.format != "json" and not options.dry_run
+            yield f"{line.rstrip()} {escaped(image)}\n" if plain else line
+        display.note(_summary(outcomes, time.monotonic() - started, options.dry_run))
+
+    result.pieces = pieces()
+    return result
+
+
+def _images(file: str) -> list[str]:
+    """Those that the lines name. Raises KeepdockerError."""
+    if file == "-":
+        check_stdin("--images-from")
+    try:
+        with open(0 if file == "-" else file, encoding="utf-8", closefd=file != "-") as lines:
+            images = [" ".join(line.partition("#")[0].split()) for line in lines]
+    except OSError as error:
+        raise KeepdockerError(f"{file} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is no list of images: {error}") from error
+    images = [image for image in images if image]
+    if not images:
+        raise UsageError(f"{file} names no image")
+    return images
+
+
+def _request(options: argparse.Namespace, common: Request, image: str) -> Request | KeepdockerError:
+    words = image.split()
+    try:
+        if len(words) > 2 or len(image) > _LONGEST_LINE:
+            raise UsageError("this line is no IMAGE [TAG]")
+        return replace(common, reference=make_reference(options, words[0], words[1] if words[1:] else None))
+    except UsageError as error:
+        return error
+
+
+def _hint(image: str, error: KeepdockerError) -> str | None:
+    likely = isinstance(error, EngineError | ImageNotFoundError | UsageError)
+    return (usage.probably_meant(image) if likely else None) or error.hint
+
+
+def _first_failure(outcomes: Sequence[Outcome | KeepdockerError]) -> int:
+    return next(outcome.exit_status for outcome in outcomes if isinstance(outcome, KeepdockerError))
+
+
+def _summary(outcomes: Sequence[Outcome | KeepdockerError], seconds: float, dry_run: bool) -> str:
+    done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
+    counts = Counter(outcome.plan.made for outcome in done)
+    parts = [f"{counts[made]} {words}" for made, words in _MADE.items() if counts[made]]
+    if len(done) < len(outcomes):
+        parts.append(f"{len(outcomes) - len(done)} failed")
+    sent = sum(outcome.content.sent for outcome in done if outcome.content is not None)
+    images = "1 image" if len(outcomes) == 1 else f"{len(outcomes)} images"
+    would = "would be " if dry_run else ""
+    return f"{images}: {would}{', '.join(parts)}; {sent / (1 << 20):.1f} MiB {would}sent ({seconds:.1f} s)"

@@ -1,0 +1,169 @@
+"""Many images in one run: one look at Arvados for all, and what several of them share is read and sent once.
+
+First every image is found where it comes from, and Arvados is asked for all of them at once: those that it has need
+no more. The others are stored as the story of one image has it, two at a time, and one after the other where they share
+layers. One that fails does not stop the others. When the run is stopped, those that were stored are whole, and of up to
+two is left what the story says.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from ..catalog.records import Catalog
+from ..catalog.snapshot import Snapshot
+from ..errors import KeepdockerError
+from ..keep.run_lock import RunLock
+from ..parallel import side_by_side
+from ..store.content import Content
+from ..terminal.named import NamedDisplay, SharedLine
+from . import checks
+from .found import Found
+from .groups import Groups
+from .lookup import look_up
+from .request import Outcome, Request, Tools
+from .story import find_image, report, store_found
+
+AT_ONCE = 2
+"""How many images are stored at a time."""
+
+Result = Outcome | KeepdockerError
+
+
+def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> Iterator[Result]:
+    """Store the images, and give their results in the order of the requests, which differ in their references only.
+
+    An error in the place of a request is its result. Raises a KeepdockerError for what no image can be stored without.
+    """
+    results: dict[int, Result] = {}
+    wanted: dict[int, Request] = {}
+    for number, request in enumerate(requests):
+        if isinstance(request, Request):
+            wanted[number] = request
+        else:
+            results[number] = request
+    arriving = _Run(wanted, tools).results() if wanted else iter(())
+    for number in range(len(requests)):
+        while number not in results:
+            arrived, result = next(arriving)
+            results[arrived] = result
+        yield results.pop(number)
+
+
+class _Run:
+    """Knows how far each image is, by the numbers of the requests."""
+
+    def __init__(self, requests: Mapping[int, Request], tools: Tools) -> None:
+        self._requests = requests
+        first = next(iter(requests.values()))
+        if first.title is not None:
+            tools.catalog.check_title(first.title)
+        self._project = tools.catalog.projects.find(first.project)
+        self._force = first.force
+        self._snapshot = Snapshot(tools.catalog.cluster)
+        line = SharedLine(tools.display)
+        self._tools = {
+            number: replace(tools, display=NamedDisplay(tools.display, str(request.reference), line))
+            for number, request in requests.items()
+        }
+        self._looking = Catalog(self._snapshot, tools.catalog.projects)
+        # Pushes all come to the one address that docker knows; and not every client is for several threads.
+        one = first.via_push or not tools.catalog.cluster.is_for_threads
+        self._at_once = 1 if one else AT_ONCE
+        self._groups = Groups(first, tools, self._at_once)
+        self._started: dict[int, float] = {}
+
+    def results(self) -> Iterator[tuple[int, Result]]:
+        """As they come."""
+        if not self._force:
+            references = [request.reference for request in self._requests.values() if request.reference is not None]
+            names = [each.name for each in references if each.name is not None]
+            self._snapshot.load(names, [each.id_prefix for each in references if each.id_prefix is not None])
+        found = yield from self._each(self._requests, self._find)
+        waiting: dict[int, Found] = {}
+        while found:
+            left = yield from self._not_there(found)
+            waiting |= {number: each for number, each in left.items() if each.describe is None}
+            undescribed = [number for number, each in left.items() if each.describe is not None]
+            found = yield from self._each(undescribed, partial(self._described, left))
+        groups = self._groups.of(dict(sorted(waiting.items())))
+        yield from side_by_side([partial(self._stored, group) for group in groups], self._at_once)
+
+    def _each(
+        self, numbers: Iterable[int], find: Callable[[int], Found]
+    ) -> Generator[tuple[int, Result], None, dict[int, Found]]:
+        """What is found, in the order of the numbers."""
+        found: dict[int, Found] = {}
+
+        def attempt(number: int) -> Iterator[tuple[int, Found | KeepdockerError]]:
+            try:
+                yield number, find(number)
+            except KeepdockerError as error:
+                yield number, error
+
+        for number, result in side_by_side([partial(attempt, number) for number in numbers], self._at_once):
+            if isinstance(result, KeepdockerError):
+                yield number, result
+            else:
+                found[number] = result
+        return dict(sorted(found.items()))
+
+    def _find(self, number: int) -> Found:
+        """The image where it comes from; of an archive, which one it is."""
+        request = self._requests[number]
+        self._started[number] = time.monotonic()
+        checks.check_names([request.name])
+        tools = replace(self._tools[number], catalog=self._looking)
+        return self._groups.identified(find_image(request, self._project, tools))
+
+    def _described(self, found: Mapping[int, Found], number: int) -> Found:
+        describe = found[number].describe
+        assert describe is not None
+        return describe()
+
+    def _not_there(self, found: Mapping[int, Found]) -> Generator[tuple[int, Result], None, dict[int, Found]]:
+        """Ask Arvados for all of them at once; those that it does not have, or not as they are wanted, are left."""
+        if self._force:
+            return dict(found)
+        entries = [each.entry for each in found.values()]
+        digests = [digest for each in found.values() for digest in each.digests]
+        self._snapshot.load([entry.name for entry in entries if entry.name is not None], digests)
+        left: dict[int, Found] = {}
+        for number, each in found.items():
+            try:
+                outcome = self._whole(number, each)
+            except KeepdockerError as error:
+                yield number, error
+                continue
+            if outcome is not None:
+                yield number, outcome
+            else:
+                left[number] = each
+        return left
+
+    def _whole(self, number: int, found: Found) -> Outcome | None:
+        """What Arvados has of an image, if nothing is missing to it."""
+        request, tools = self._requests[number], replace(self._tools[number], catalog=self._looking)
+        plan = look_up(found, request, self._looking, incomplete=False)
+        if plan is None or plan.steps or plan.record is None:
+            return None
+        checks.warn_of_found(found, request, tools)
+        outcome = Outcome(plan, plan.source, Content.of(plan.record), time.monotonic() - self._started[number])
+        if not request.dry_run:
+            report(outcome, tools)
+        return outcome
+
+    def _stored(self, group: Mapping[int, Found]) -> Iterator[tuple[int, Result]]:
+        """Store images that share layers, one after the other."""
+        with self._groups.transfer() as transfer:
+            for number, found in group.items():
+                request, tools = self._requests[number], replace(self._tools[number], transfer=transfer)
+                try:
+                    with RunLock(tools.cache, tools.display, enabled=not request.dry_run) as lock:
+                        outcome = store_found(found, request, tools, lock)
+                    if not request.dry_run:
+                        report(outcome, tools)
+                    yield number, replace(outcome, seconds=time.monotonic() - self._started[number])
+                except KeepdockerError as error:
+                    yield number, error

@@ -1,0 +1,76 @@
+"""What the uploads of one run have in common: the memory that they take, what is known to be in Keep, and layers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..keep.known import Known
+from ..keep.sender import Rooms, Sender
+from ..keep.small import LIMIT
+from ..keep.units import Units
+
+
+class Common:
+    """What all uploads of a run share."""
+
+    def __init__(self, threads: int, known: Callable[[], Known], at_once: int) -> None:
+        """`known` is made when it is first needed. So many images are uploaded at a time."""
+        self.rooms = Rooms(Rooms.needed(threads))
+        self.small_limit = LIMIT // at_once
+        """Bytes of small layers that each upload may keep in memory."""
+        self._make_known = known
+        self._known: Known | None = None
+
+    @property
+    def known(self) -> Known:
+        """What need not be sent of any image."""
+        if self._known is None:
+            self._known = self._make_known()
+        return self._known
+
+
+class Transfer:
+    """The blocks and layers of images that are uploaded one after the other: what they share is sent once."""
+
+    def __init__(self, common: Common) -> None:
+        self.common = common
+        self._open: tuple[Sender, Units] | None = None
+
+    @contextmanager
+    def of(self, make: Callable[[], tuple[Sender, Units]]) -> Iterator[tuple[Sender, Units]]:
+        """Where the layers of the next image go; made anew if a block could not be stored."""
+        if self._open is not None and self._open[0].failed:
+            self.close()
+        if self._open is None:
+            sender, units = make()
+            sender.__enter__()
+            self._open = sender, units
+        yield self._open
+
+    def close(self) -> None:
+        """The last image is done."""
+        if self._open is not None:
+            sender, units = self._open
+            self._open = None
+            sender.__exit__(None, None, None)
+            units.close()
+
+
+class Since:
+    """What a sender has done since now, which is for one image."""
+
+    def __init__(self, sender: Sender) -> None:
+        self.sending = sender.sending
+        self.full = sender.full
+        self._sender = sender
+        self._moved = sender.moved
+        self._reused = sender.reused
+
+    @property
+    def moved(self) -> int:
+        """Bytes that were sent."""
+        return self._sender.moved - self._moved
+
+    @property
+    def reused(self) -> int:
+        """Bytes that need not be sent."""
+        return self._sender.reused - self._reused
