@@ -1,7 +1,6 @@
 """How far an upload is: a line that a terminal redraws, one every half a minute elsewhere, or one for programs."""
 
 import contextlib
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -183,7 +182,7 @@ class Progress(Activity):
             rate, left = self._sending.rate, self._left(there, total)
             words.append(f"{self._counts.moved >> 20} {'new' if self._dry_run else 'sent'}")
             words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None and not self._dry_run else []
-            words.append(f"{_clock(math.ceil(left))} left" if left is not None else "time left unknown")
+            words.append(f"{_clock(max(left, 1))} left" if left is not None else "time left unknown")
         return self._name, f": {', '.join(words)}"
 
     def _standing(self) -> float | None:
