@@ -302,6 +302,7 @@ def test_a_save_that_is_killed(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon to kill")
+@pytest.mark.usefixtures("engine")
 def test_a_daemon_that_is_killed_during_the_save(
     cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
 ) -> None:

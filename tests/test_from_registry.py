@@ -264,6 +264,7 @@ def test_a_connection_that_breaks(
     assert any(headers.get("Range", "").startswith("bytes=") for _, _, headers in front.log)
 
 
+@pytest.mark.usefixtures("registry")
 @pytest.mark.parametrize("helper", [False, True])
 def test_credentials_of_docker_login(
     run: Command, project: str, tmp_path: Path, layers: list[bytes], helper: bool

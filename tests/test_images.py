@@ -70,6 +70,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 
 
 @needs_root
+@pytest.mark.usefixtures("engine")
 def test_a_killed_daemon_is_unreachable() -> None:
     with Daemon() as daemon:
         daemon.kill()
@@ -78,6 +79,7 @@ def test_a_killed_daemon_is_unreachable() -> None:
 
 
 @needs_root
+@pytest.mark.usefixtures("engine", "registry")
 def test_no_service_outlives_a_killed_run() -> None:
     script = """if True:
         from tests.engines import Daemon, Registry

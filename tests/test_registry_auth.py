@@ -381,7 +381,8 @@ def test_netrc_is_not_asked(
 
 
 @pytest.fixture(scope="module")
-def htpasswd() -> Iterator[Registry]:
+def htpasswd(registry: Registry) -> Iterator[Registry]:
+    """Another one, that asks for a password."""
     with Registry(HTPASSWD) as registry:
         yield registry
 

@@ -224,10 +224,10 @@ def test_files_are_the_users_own_whatever_the_umask(
     # Of the first blocks that are sent at once, one arrives.
     sandbox.fault("delay", service="keep", method="PUT", seconds=20, skip=0 if way else 1, times=None)
     process = masked.start(*way, "--project-uuid", project, image.name, env=environment)
-    wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
+    directory = tmp_path / "new" / "cache" / "arvados" / "docker"
+    wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()) and len(list(directory.iterdir())) > 1)
     process.kill()
     process.communicate()
-    directory = tmp_path / "new" / "cache" / "arvados" / "docker"
     assert directory.stat().st_mode & 0o777 == 0o700
     modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
     (kept_for_next_run,) = set(modes) - {f"{image.id}.lock"}
