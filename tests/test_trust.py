@@ -429,8 +429,12 @@ def test_arv_put_and_a_path_that_is_not_utf_8(project: str, run: Command, tmp_pa
     path = tmp_path / os.fsdecode(b"archive\xff.tar")
     archive_of_a_new_image(tmp_path).rename(path)
     words = ("--project-uuid", project, "--from-archive", str(path))
-    failed(run("--via-arv-put", *words), 1, r"archive\udcff.tar: the path is not UTF-8", "Leave out --via-arv-put")
-    stored(run(*words))
+    # arv-put is given what was written anew of it, in the cache directory.
+    cache = {"XDG_CACHE_HOME": str(tmp_path / os.fsdecode(b"cache\xff"))}
+    result = run("--via-arv-put", *words, env=cache)
+    failed(result, 1, r"cache\udcff/arvados/docker/sha256", "the path is not UTF-8", "Leave out --via-arv-put")
+    uuid = stored(run("--via-arv-put", *words))
+    assert stored(run(*words, env=cache)) == uuid
 
 
 @pytest.mark.parametrize("make", [fifo, directory, link_to_a_fifo])
