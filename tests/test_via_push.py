@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +24,18 @@ import pytest
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
-from tests.engines import Engine, Podman
-from tests.test_failures import DockerThat, cached
+from tests.engines import Daemon, Engine, Podman
+from tests.test_failures import (
+    DockerThat,
+    cached,
+    group_has_ended,
+    hanging_in,
+    hanging_process,
+    stored_digest,
+    wait_until,
+    whole,
+)
+from tests.test_kills import FORKING, Victim, forget, run_plainly
 from tests.test_streaming import MIB, layers, sent
 
 SAVES = "saves image"
@@ -198,3 +221,330 @@ def test_keep_that_is_down_ends_it(
     assert SAVES not in result.stderr
     assert names(engine) == before
     assert cached(tmp_path) == []
+
+
+# Who else may talk to it
+
+
+@dataclass
+class Listening:
+    """A run whose registry listens, and whose engine waits to push."""
+
+    process: subprocess.Popen[str]
+    host: str
+    repository: str
+    tag: str
+    _gate: Path
+
+    def request(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+        """The answer's status and body."""
+        connection = http.client.HTTPConnection(self.host, timeout=30)
+        try:
+            connection.request(method, path, body, headers)  # type: ignore[arg-type]
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def connect(self) -> socket.socket:
+        host, _, port = self.host.partition(":")
+        return socket.create_connection((host, int(port)), 30)
+
+    def go_on(self) -> Result:
+        """Let the engine push; how the run has ended."""
+        self._gate.touch()
+        out, err = self.process.communicate(timeout=60)
+        return Result(self.process.returncode, out, err)
+
+
+@pytest.fixture
+def listening(run: Command, project: str, docker_that: DockerThat, tmp_path: Path) -> Callable[[str], Listening]:
+    """Starts a run that stores the image of that name."""
+
+    def start(image: str) -> Listening:
+        said, gate = tmp_path / "said", tmp_path / "gate"
+        waits = docker_that(
+            f'if [ "$2" = push ]; then echo "$@" > {said}.part; mv {said}.part {said}; '
+            f'while ! [ -e {gate} ]; do sleep 0.05; done; fi; real "$@"'
+        )
+        process = run.start("--project-uuid", project, "--via-push", image, env=waits)
+        wait_until(said.exists)
+        host, repository, tag = re.split("[/:](?=[a-f0-9a-z-]{32})", said.read_text().split()[-1])
+        return Listening(process, host, repository, tag, gate)
+
+    return start
+
+
+def test_strangers_find_nothing(
+    engine: Engine, cluster: Cluster, project: str, run: Command, listening: Callable[[str], Listening]
+) -> None:
+    image = images.build(engine.host, layers=layers(0.1, 4.2))
+    here = listening(image.name)
+    digest = f"sha256:{'0' * 64}"
+    paths = [
+        "/",
+        "/v2",
+        "/v2/",
+        "/v2/_catalog",
+        "*",
+        "http://127.0.0.1/v2/",
+        "//v2/",
+        "/v2/%2e%2e/",
+        "/?" + "x" * 60_000,
+    ]
+    names = ["", "x", here.repository[:-1], here.repository + "0", here.repository.upper(), f"x/../{here.repository}"]
+    for name in names:
+        paths += [
+            f"/v2/{name}/{end}" for end in ("tags/list", "blobs/uploads/", f"blobs/{digest}", f"manifests/{here.tag}")
+        ]
+    paths += [f"/v2/{here.repository}", f"/v2/{here.repository}/tags/list", f"/v2/{here.repository}/referrers/{digest}"]
+    for path in paths:
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
+            assert here.request(method, path)[0] == 404, (method, path)
+    for words in (
+        b"\x16\x03\x01" + bytes(200),
+        b"\xff" * 100_000 + b"\n",
+        b"GET\n\n",
+        b"GET / HTTP/9.9\n\n",
+        bytes(70_000),
+    ):
+        with here.connect() as connection, suppress(ConnectionError):
+            connection.sendall(words)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: connection.recv(1000), b""))
+            assert answer.startswith(b"HTTP/1.1 404 ")
+    uuid = pushed(here.go_on())
+    assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
+    with pytest.raises(ConnectionRefusedError):
+        here.connect()
+
+
+def test_a_thousand_connections(
+    engine: Engine, cluster: Cluster, project: str, run: Command, listening: Callable[[str], Listening]
+) -> None:
+    image = images.build(engine.host, layers=layers(0.1, 4.2))
+    here = listening(image.name)
+    with ExitStack() as stack:
+        for number in range(900):
+            connection = stack.enter_context(here.connect())
+            if number % 3:
+                with suppress(ConnectionError):
+                    connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x" if number % 3 == 1 else b"\x16\x03")
+        threads = Path(f"/proc/{here.process.pid}/task")
+        wait_until(lambda: len(list(threads.iterdir())) < 100)
+        uuid = pushed(here.go_on())
+    assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
+
+
+def test_who_knows_the_name_cannot_make_it_store_something_else(
+    engine: Engine, cluster: Cluster, project: str, run: Command, listening: Callable[[str], Listening]
+) -> None:
+    image = images.build(engine.host, layers=layers(0.1, 4.2))
+    here = listening(image.name)
+    base = f"/v2/{here.repository}"
+    digest = f"sha256:{hashlib.sha256(b'x').hexdigest()}"
+
+    def upload() -> str:
+        connection = http.client.HTTPConnection(here.host, timeout=30)
+        connection.request("POST", f"{base}/blobs/uploads/")
+        answer = connection.getresponse()
+        assert answer.status == 202
+        connection.close()
+        return str(answer.headers["Location"])
+
+    assert here.request("PUT", f"{upload()}?digest={digest}", b"y")[0] == 400
+    assert here.request("PUT", f"{upload()}?digest=sha512:{'0' * 128}", b"x")[0] == 400
+    assert here.request("PUT", upload(), b"x")[0] == 400
+    assert here.request("PATCH", f"{base}/blobs/uploads/{'0' * 32}", b"x")[0] == 404
+    assert here.request("PATCH", upload(), b"x", **{"Content-Range": "5-6"})[0] == 416
+    where = upload()
+    assert here.request("PATCH", where, b"x", **{"Content-Range": "0-0"})[0] == 202
+    assert here.request("PUT", f"{where}?digest={digest}", b"")[0] == 201
+    assert here.request("PUT", f"{where}?digest={digest}", b"")[0] == 404
+    assert here.request("HEAD", f"{base}/blobs/{digest}")[0] == 200
+    assert here.request("GET", f"{base}/blobs/{digest}")[0] == 404
+    assert here.request("PUT", f"{base}/manifests/{digest}", b"{}")[0] == 400
+    assert here.request("PUT", f"{base}/manifests/latest", b"{}")[0] == 400
+    with suppress(ConnectionError):
+        assert here.request("PUT", f"{base}/manifests/{here.tag}", b"{" * (5 << 20))[0] == 413
+    for length in (b"-1", b"x", b"1e3", b"9" * 100, b"5\r\nTransfer-Encoding: chunked"):
+        with here.connect() as connection:
+            connection.sendall(b"PATCH %s HTTP/1.1\r\nContent-Length: %s\r\n\r\nzz" % (upload().encode(), length))
+            connection.shutdown(socket.SHUT_WR)
+            assert b" 20" not in connection.recv(1000)
+    # More bytes than were announced are the next request, and that is none.
+    with here.connect() as connection:
+        connection.sendall(b"PATCH %s HTTP/1.1\r\nContent-Length: 1\r\n\r\nxyz\r\n\r\n" % upload().encode())
+        connection.shutdown(socket.SHUT_WR)
+        answers = b"".join(iter(lambda: connection.recv(1000), b""))
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"202", b"404"]
+    # Another image under the tag
+    assert here.request("PUT", f"{base}/manifests/{here.tag}", b"{}")[0] == 400
+    uuid = stored(here.go_on())
+    assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
+
+
+def test_uploads_without_end_keep_nobody_from_storing(
+    engine: Engine, cluster: Cluster, project: str, run: Command, listening: Callable[[str], Listening]
+) -> None:
+    image = images.build(engine.host, layers=layers(0.1, 4.2))
+    here = listening(image.name)
+    statuses = []
+    for _ in range(40):
+        connection = http.client.HTTPConnection(here.host, timeout=30)
+        connection.request("POST", f"/v2/{here.repository}/blobs/uploads/")
+        answer = connection.getresponse()
+        statuses.append(answer.status)
+        connection.close()
+        if answer.status == 202 and len(statuses) < 3:  # as many as are taken at a time
+            assert here.request("PATCH", answer.headers["Location"], b"z" * 1000)[0] == 202
+    assert set(statuses) == {202, 429}
+    result = here.go_on()
+    uuid = stored(result)
+    assert SAVES in result.stderr
+    assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
+
+
+# Stopped at any moment
+
+KILLS = 100
+ENGINE_KILLS = 20
+
+
+@pytest.fixture
+def victim(engine: Engine, cluster: Cluster, run: Command, project: str, tmp_path: Path) -> Victim:
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    forking = Command([sys.executable, "-c", FORKING], machine, run.environment, run.processes)
+    process = forking.start(env={"XDG_CACHE_HOME": f"{machine}/cache", "HOME": str(machine)}, stdin=subprocess.PIPE)
+    image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
+    return Victim(("--no-universal", "--via-push"), image, project, machine, process)
+
+
+def test_a_program_that_is_killed_leaves_nothing_to_the_next_run(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, victim: Victim
+) -> None:
+    dice = random.Random(2)
+    before = names(engine)
+    left = 0
+    for number in range(KILLS):
+        if number % 5 == 0:
+            run_plainly(engine, cluster, [victim])
+            assert names(engine) == before
+        pid = victim.start()
+        time.sleep(dice.uniform(0, victim.length))
+        signal_sent = dice.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        os.kill(pid, signal_sent)
+        result, _ = victim.end()
+        assert "Traceback" not in result.stderr
+        wait_until(partial(group_has_ended, pid), 10)
+        if signal_sent != signal.SIGKILL and not cached(victim.machine):
+            assert {*names(engine)} <= {*before}
+        left += names(engine) != before
+        forget(cluster, victim.project)
+    run_plainly(engine, cluster, [victim])
+    assert names(engine) == before
+    assert left, "no kill has come between tagging and untagging"
+
+
+def test_the_next_run_need_not_push_to_take_back_what_a_killed_one_has_left(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    image, other = images.build(engine.host), images.build(engine.host)
+    stored(run("--project-uuid", project, other.name))
+    before = names(engine)
+    pid_file = tmp_path / "pid"
+    process = run.start(
+        "--project-uuid", project, "--via-push", image.id, env=docker_that(hanging_in("push", pid_file))
+    )
+    hanging_process(pid_file)
+    assert names(engine) != before
+    process.kill()
+    process.communicate()
+    wait_until(partial(group_has_ended, process.pid), 10)
+    engine.docker("rmi", image.name)  # its last name is ours
+    without = [name for name in before if image.name.partition(":")[0] not in name]
+    assert len(names(engine)) == len(before)
+    stored(run("--project-uuid", project, other.name))
+    assert [name for name in names(engine) if image.id not in name] == without
+    assert engine.docker("image", "inspect", "--format", "{{.RepoTags}}", image.id).strip() == "[]"
+    assert not list((tmp_path / "cache" / "arvados" / "docker").glob("*.pushing"))
+
+
+def test_names_that_are_not_ours_stay(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
+    image = images.build(engine.host)
+    host = f"127.0.0.1:5000/arv-keepdocker-{'0' * 32}:{'0' * 32}"
+    engine.docker("tag", image.id, host)
+    directory = tmp_path / "cache" / "arvados" / "docker"
+    directory.mkdir(parents=True)
+    directory.chmod(0o700)
+    for number, note in enumerate(
+        [image.name, f"{image.name} {image.id}\n", f"{image.name} {image.id} {'0' * 64}\n", ""]
+    ):
+        (directory / f"{number}.pushing").write_text(note)
+    (directory / "x.pushing").symlink_to(tmp_path / "elsewhere")
+    (directory / "y.pushing").mkdir()
+    os.mkfifo(directory / "z.pushing")
+    before = names(engine)
+    stored(run("--project-uuid", project, "--via-push", image.name))
+    assert names(engine) == before
+    engine.docker("rmi", host)
+
+
+class Immortal(Daemon):
+    """A private dockerd that is started again when it has died."""
+
+    _SCRIPT = Daemon._SCRIPT.replace("dockerd --config", "while sleep 0.1; do dockerd --config").replace(
+        "--iptables=false --ip6tables=false &", "--iptables=false --ip6tables=false; done &"
+    )
+
+
+def test_an_engine_that_is_killed(
+    sandbox: Sandbox, cluster: Cluster, project: str, run: Command, tmp_path: Path
+) -> None:
+    dice = random.Random(3)
+    with Immortal() as engine:
+        image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
+        before = names(engine)
+        words = ("--project-uuid", project, "--no-universal", "--via-push", image.name)
+        for number in range(ENGINE_KILLS + 1):
+            start = time.monotonic()
+            uuid = stored(run(*words, env=engine.environment))
+            length = time.monotonic() - start
+            assert names(engine) == before
+            digest = whole(cluster, project, uuid, image.name)
+            assert digest == stored_digest(engine, image)
+            forget(cluster, project)
+            if number == ENGINE_KILLS:
+                break
+            for journal in tmp_path.glob("cache/arvados/docker/*.journal"):
+                journal.unlink()
+            process = run.start(*words, env=engine.environment)
+            time.sleep(dice.uniform(length / 3, length))
+            os.kill(engine.pid, signal.SIGKILL)
+            _, err = process.communicate(timeout=60)
+            assert process.returncode in (0, 4), err
+            assert "Traceback" not in err
+            wait_until(engine.answers, 60)
+            forget(cluster, project)
+
+
+def test_what_was_sent_before_a_kill_is_not_sent_again(
+    engine: Engine, sandbox: Sandbox, project: str, run: Command
+) -> None:
+    image = images.build(engine.host, layers=layers(*[5] * 8))
+    settings = sandbox.settings()
+    sandbox.settings(keep_bandwidth=10e6)
+    try:
+        sandbox.clear_requests()
+        process = run.start("--project-uuid", project, "--via-push", image.name)
+        wait_until(lambda: len(sent(sandbox)) > 4, 60)
+        process.kill()
+        process.communicate()
+        wait_until(partial(group_has_ended, process.pid), 10)
+        before = sum(sent(sandbox))
+    finally:
+        sandbox.settings(**settings)
+    sandbox.clear_requests()
+    pushed(run("--project-uuid", project, "--via-push", image.name))
+    assert sum(sent(sandbox)) < 40 * MIB - before + 12 * MIB

@@ -65,7 +65,7 @@ class Site:
         temporary = {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "TMPDIR": str(home)}
         self.environment = {**environment, **temporary, **engine.environment, **sandbox.environment()}
 
-    def forget(self, everything: bool = False) -> None:
+    def forget(self, everything: bool = False, home: bool = True) -> None:
         """Remove what was stored, unless it was before `keep`, and what runs have left at home."""
         if everything:
             self._kept.clear()
@@ -73,8 +73,9 @@ class Site:
             for item in resource.list(limit=1000).execute()["items"]:
                 if item["uuid"] not in self._kept and item.get("owner_uuid") == self._user:
                     resource.delete(uuid=item["uuid"]).execute()
-        shutil.rmtree(self._home)
-        self._home.mkdir()
+        if home:
+            shutil.rmtree(self._home)
+            self._home.mkdir()
 
     def keep(self) -> None:
         """Let what is stored now stay."""
@@ -194,7 +195,7 @@ class Pictures:
     """The image and its next versions, which are made when they are asked for, since each must be new."""
 
     def __init__(self, engine: Engine, mebibytes: int) -> None:
-        self._engine = engine
+        self.engine = engine
         size = (mebibytes << 20) // LAYERS
         self.layers = [{f"random{number}": os.urandom(size)} for number in range(LAYERS)]
         self._number = 0
@@ -214,7 +215,7 @@ class Pictures:
 
     def _built(self, layers: Sequence[images.Layer]) -> images.Image:
         self._number += 1
-        return images.build(self._engine.host, f"akd-{RUN}/bench:v{self._number}", layers=layers)
+        return images.build(self.engine.host, f"akd-{RUN}/bench:v{self._number}", layers=layers)
 
 
 class Floors:
