@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +266,33 @@ def test_a_list_that_cannot_be_read(run: Command, tmp_path: Path) -> None:
     assert run("--images-from", "nowhere").status == 1
     assert run("--images-from", "binary").status == 2
     assert run("--images-from", ".").status == 1
+
+
+def test_on_a_terminal_every_line_says_of_which_image(
+    five: list[images.Image], project: str, run: Command, sandbox: Sandbox
+) -> None:
+    sandbox.fault("delay", service="keep", method="PUT", times=None, seconds=1)
+    missing = images.unique_name()
+    given = "".join(f"{name}\n" for name in (missing, *[image.name for image in five]))
+    result = run("--project-uuid", project, "--images-from", "-", input=given, tty=True)
+    sandbox.clear_faults()
+    assert result.status == 3
+    shown = [line.rpartition("\r")[2] for line in re.sub(r"\x1b\[K", "", result.stderr).split("\n")]
+    kept = [line for line in shown if line]
+    assert all(line.startswith("arv-keepdocker: ") for line in kept if "Pull it" not in line), kept
+    for image in five:
+        assert sum(image.name in line for line in kept) >= 2, kept
+    drawn = [part for part in result.stderr.split("\r") if "%" in part]
+    assert drawn
+    assert all(any(image.name in part for image in five) for part in drawn)
+
+
+def test_memory_is_bounded_for_all_images_together(engine: Engine, project: str, run: Command) -> None:
+    pairs = [images.build(engine.host, layers=[layer(150 << 20)]) for _ in range(2)]
+    peak = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); " + (
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
+    )
+    measured = replace(run.anew(), argv=[sys.executable, "-c", peak, *run.argv])
+    result = measured("--project-uuid", project, "--no-progress", "--images-from", "-", input=text(pairs))
+    assert len(lines(result)) == 2
+    assert int(result.stderr.split()[-1]) < 512 << 10

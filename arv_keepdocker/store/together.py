@@ -1,5 +1,7 @@
 """What the uploads of one run have in common: the memory that they take, what is known to be in Keep, and layers."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -7,6 +9,9 @@ from ..keep.known import Known
 from ..keep.sender import Rooms, Sender
 from ..keep.small import LIMIT
 from ..keep.units import Units
+
+_FRESH = 30 * 60
+"""Seconds: half of those for which every signature that is used is good."""
 
 
 class Common:
@@ -19,13 +24,17 @@ class Common:
         """Bytes of small layers that each upload may keep in memory."""
         self._make_known = known
         self._known: Known | None = None
+        self._until = 0.0
+        self._making = threading.Lock()
 
     @property
     def known(self) -> Known:
-        """What need not be sent of any image."""
-        if self._known is None:
-            self._known = self._make_known()
-        return self._known
+        """What need not be sent of any image, asked for again from time to time: signatures expire."""
+        with self._making:
+            if self._known is None or time.monotonic() > self._until:
+                self._known = self._make_known()
+                self._until = time.monotonic() + _FRESH
+            return self._known
 
 
 class Transfer:
