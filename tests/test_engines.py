@@ -123,8 +123,9 @@ def test_a_universal_image_that_is_there_without_saying_so(
     cluster: Cluster, project: str, run: Command, tmp_path: Path, profile: str
 ) -> None:
     file = ARCHIVES / "universal-solo.tar"
-    uuid = stored(run("--project-uuid", project, "--from-archive", str(file)))
-    assert hash_link(cluster, uuid)[1]["arv:universal"] is True
+    uuid = stored(run("--project-uuid", project, "--universal", "--from-archive", str(file)))
+    image_id, properties = hash_link(cluster, uuid)
+    assert properties["arv:universal"] is True
     engine = RecordedEngine(profile, tmp_path / "engine")
     engine.add(file)
     words = ("--project-uuid", project, known_as("universal-solo.tar"))
@@ -134,7 +135,7 @@ def test_a_universal_image_that_is_there_without_saying_so(
     for link in api.links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]:
         api.links().delete(uuid=link["uuid"]).execute()
     assert stored(run(*words, env=engine.environment)) == uuid
-    assert hash_link(cluster, uuid)[0] == FACTS["universal-solo.tar"]["config_digest"]
+    assert hash_link(cluster, uuid)[0] == image_id
 
 
 @pytest.mark.parametrize("profile", PROFILES)
