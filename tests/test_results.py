@@ -143,7 +143,7 @@ def test_what_cannot_be_meant(run: Command, words: tuple[str, ...], said: str) -
     assert said in result.stderr
 
 
-def test_nothing_is_printed_of_what_fails(run: Command) -> None:
+def test_nothing_is_printed_of_what_fails(engine: Engine, run: Command) -> None:
     for options in (("--format", "json"), ("--portable-data-hash",)):
         result = run(*options, images.unique_name())
         assert (result.status, result.stdout) == (3, ""), result.stderr
