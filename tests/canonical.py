@@ -7,7 +7,7 @@ import io
 
 from arv_keepdocker.images import archive
 from arv_keepdocker.images.canonical import Arrangement, arrange, padding, unit_header
-from arv_keepdocker.images.image import Wanted
+from arv_keepdocker.images.image import Selection
 from arv_keepdocker.images.layers import Layer, LayerWriter
 
 
@@ -42,10 +42,10 @@ class _Writer:
         pass
 
 
-def archive_of(data: bytes, universal: bool = False, wanted: Wanted | None = None) -> bytes:
+def archive_of(data: bytes, universal: bool = False, wanted: Selection | None = None) -> bytes:
     """The canonical archive of the image in another archive."""
     kept = Kept()
-    image = archive.read(io.BytesIO(data), kept, wanted or Wanted())
+    image = archive.read(io.BytesIO(data), kept, wanted or Selection())
     return put_together(arrange(image, universal), kept)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import NoSink
 from arv_keepdocker.images.tar import Readable
 
@@ -32,7 +32,7 @@ SMALL = [
 
 
 def read(stream: Readable) -> Image:
-    return archive.read(stream, NoSink(), Wanted())
+    return archive.read(stream, NoSink(), Selection())
 
 
 def saved(name: str) -> bytes:

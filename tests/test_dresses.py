@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import NoSink
 from tests import odd
 from tests.odd import Member
@@ -160,7 +160,7 @@ def _layout(draw: Draw, layers: Sequence[bytes], config: bytes, names: Sequence[
 
 
 def read(data: bytes) -> Image:
-    return archive.read(io.BytesIO(data), NoSink(), Wanted())
+    return archive.read(io.BytesIO(data), NoSink(), Selection())
 
 
 @settings(max_examples=120, deadline=None)

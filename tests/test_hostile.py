@@ -14,7 +14,7 @@ import pytest
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive
 from arv_keepdocker.images.canonical import arrange
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import NoSink
 from arv_keepdocker.sandbox import Sandbox
 from tests import hostile, images
@@ -223,7 +223,7 @@ def test_a_configuration_that_is_hard_to_write_again(depth: int, number: bytes) 
 
 
 def read(data: bytes) -> Image:
-    return archive.read(io.BytesIO(data), NoSink(), Wanted())
+    return archive.read(io.BytesIO(data), NoSink(), Selection())
 
 
 def test_an_archive_that_is_called_like_an_option(project: str, run: Command, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive, canonical, compression
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import Layer, LayerWriter
 from arv_keepdocker.images.tar import scan
 from tests import odd
@@ -24,7 +24,7 @@ FACTS: dict[str, dict[str, Any]] = json.loads((FIXTURES / "fixtures.json").read_
 WHOLE = sorted(name for name, facts in FACTS.items() if facts.get("complete"))
 
 
-ANY = Wanted()
+ANY = Selection()
 
 
 class Sink:
@@ -67,7 +67,7 @@ class _Writer:
         self._ended = True
 
 
-def read(data: bytes, wanted: Wanted = ANY, sink: Sink | None = None) -> Image:
+def read(data: bytes, wanted: Selection = ANY, sink: Sink | None = None) -> Image:
     sink = Sink() if sink is None else sink
     try:
         return archive.read(io.BytesIO(data), sink, wanted)
@@ -75,7 +75,7 @@ def read(data: bytes, wanted: Wanted = ANY, sink: Sink | None = None) -> Image:
         assert sink.open == 0
 
 
-def refused(data: bytes, wanted: Wanted = ANY) -> ArchiveError:
+def refused(data: bytes, wanted: Selection = ANY) -> ArchiveError:
     with pytest.raises(ArchiveError) as error:
         read(data, wanted)
     assert error.value.exit_status == 5
@@ -88,7 +88,7 @@ def test_every_engines_archive_reads_right(name: str) -> None:
     facts = FACTS[name]
     sink = Sink()
     with (FIXTURES / "archives" / name).open("rb") as file:
-        found = archive.read(file, sink, Wanted())
+        found = archive.read(file, sink, Selection())
     assert found.id == facts["config_digest"]
     assert found.created == facts["created"]
     assert [layer.diff_id for layer in found.layers] == facts["diff_ids"]
@@ -143,11 +143,11 @@ def test_a_bare_tag_chooses() -> None:
     ]
     data = odd.layout(named, *images[0].blobs, *images[1].blobs)
     for image, tag in zip(images, "ab", strict=True):
-        found = read(data, Wanted(f"fail/thing:{tag}"))
+        found = read(data, Selection(f"fail/thing:{tag}"))
         assert found.config == image.config
         assert (found.names, found.tags) == ((), (tag,))
     assert "2 images: a, b" in str(refused(data))
-    assert "2 images: a, b" in str(refused(data, Wanted("fail/thing:c")))
+    assert "2 images: a, b" in str(refused(data, Selection("fail/thing:c")))
 
 
 def test_what_the_sink_has_is_not_read_again() -> None:
@@ -176,7 +176,7 @@ def test_a_universal_image_that_a_containerd_store_has_saved() -> None:
         assert read(odd.layout(named, odd.FIRST, plain.config, index)).id == expected
 
 
-def parts(file: io.BytesIO, sink: Sink, wanted: Wanted) -> Image:
+def parts(file: io.BytesIO, sink: Sink, wanted: Selection) -> Image:
     """The image of an archive that can be read anywhere."""
     return archive.find(scan(file, sink, pass_over=file.seek), sink, wanted)
 

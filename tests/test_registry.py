@@ -16,7 +16,7 @@ import pytest
 
 from arv_keepdocker.errors import ArchiveError, ImageNotFoundError, KeepdockerError, RegistryError
 from arv_keepdocker.images import compression
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import Layer
 from arv_keepdocker.images.platform import Platform
 from arv_keepdocker.sources.registry.client import RegistryClient
@@ -97,7 +97,7 @@ class Run:
     shown: io.StringIO
 
     def deliver(self) -> Image:
-        return self.source.deliver(self.sink, Wanted())
+        return self.source.deliver(self.sink, Selection())
 
     @property
     def said(self) -> str:

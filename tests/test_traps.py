@@ -30,12 +30,12 @@ READ = """
 import resource, sys
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive
-from arv_keepdocker.images.image import Wanted
+from arv_keepdocker.images.image import Selection
 from arv_keepdocker.images.layers import NoSink
 
 try:
     with open(sys.argv[1], "rb") as file:
-        image = archive.read(file, NoSink(), Wanted())
+        image = archive.read(file, NoSink(), Selection())
     said = f"whole {len(image.layers)}"
 except ArchiveError as error:
     said = f"refused {error}"

@@ -125,11 +125,11 @@ def test_a_lock_that_is_no_file(
 def image_id(path: Path) -> str:
     """Of the image in an archive."""
     from arv_keepdocker.images import archive
-    from arv_keepdocker.images.image import Wanted
+    from arv_keepdocker.images.image import Selection
     from arv_keepdocker.images.layers import NoSink
 
     with path.open("rb") as file:
-        return archive.read(file, NoSink(), Wanted()).id
+        return archive.read(file, NoSink(), Selection()).id
 
 
 def test_silent_says_which_lock_it_waits_for(project: str, run: Command, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ..errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError
 from . import canonical, configuration, entries
 from .configuration import WHAT, Configuration
 from .entries import Entry
-from .image import Image, Wanted
+from .image import Image, Selection
 from .layers import Layer, LayerSink, sha256
 from .members import File, Members
 from .platform import USUAL, Platform
@@ -23,7 +23,7 @@ _FOREIGN = re.compile(rb'"mediaType":\s*"[^"]*(?:nondistributable|foreign)[^"]*"
 _SHOWN = 5
 
 
-def read(stream: Readable, sink: LayerSink, wanted: Wanted, file: str = "FILE") -> Image:
+def read(stream: Readable, sink: LayerSink, wanted: Selection, file: str = "FILE") -> Image:
     """The image of the archive that is wanted; its layers go to the sink while the archive is read, to its end.
 
     `file` is what the archive is called in a command that the user is told. Raises ArchiveError when there is no such
@@ -33,7 +33,7 @@ def read(stream: Readable, sink: LayerSink, wanted: Wanted, file: str = "FILE") 
     return find(scan(stream, sink, file), sink, wanted)
 
 
-def find(members: Members, sink: LayerSink, wanted: Wanted) -> Image:
+def find(members: Members, sink: LayerSink, wanted: Selection) -> Image:
     """The image that is wanted of an archive that has been read. Raises ArchiveError as `read` does."""
     return _whole(members, sink, _Choice(members).one(wanted))
 
@@ -46,7 +46,7 @@ class _Choice:
         self._entries = entries.of_archive(members)
         self._platform = functools.cache(self._read_platform)  # the names of all images may be wanted twice
 
-    def one(self, wanted: Wanted) -> Entry:
+    def one(self, wanted: Selection) -> Entry:
         """The entry of the image that is wanted. Raises ArchiveError."""
         found = self._entries
         if wanted.image_id is not None:

@@ -11,7 +11,7 @@ UNIVERSAL_OF = "org.arvados.keepdocker.configuration"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """Which of several images that a source may have."""
 
     name: str | None = None

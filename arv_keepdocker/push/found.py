@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..catalog.entry import Entry
 from ..catalog.stored_images import StoredImage
 from ..errors import KeepdockerError
-from ..images.image import Wanted
+from ..images.image import Selection
 from ..images.platform import Platform
 from ..sources.described import EngineImage
 
@@ -35,7 +35,7 @@ class Found:
     """How it will be recorded, as far as that is known; its `image_id` is empty if only reading the image tells it."""
     source: Callable[[], "Source"] | None
     """Opens what it can be read from; None if only Arvados has it."""
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Selection = field(default_factory=Selection)
     """What is read of the source."""
     known: Known = Known.WHEN_READ
     single_image: bool = True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..catalog.entry import PLATFORM, Entry
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError
-from ..images.image import Wanted
+from ..images.image import Selection
 from ..images.platform import USUAL, Platform
 from ..images.reference import Reference, familiar
 from ..sources.described import EngineImage, PlatformNotFoundError
@@ -62,7 +62,7 @@ def _found(image: EngineImage, name: str | None, request: Request, project: str,
     return Found(
         entry,
         partial(_source, image, request, tools),
-        Wanted(name, image.platform if image.containerd else None),
+        Selection(name, image.platform if image.containerd else None),
         known=Known.BY_ID if certain else Known.BY_DIGEST,
         single_image=single,
         also_recorded_as=loaded,
@@ -83,8 +83,10 @@ def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
     from .uploaders import streaming
 
     names = TemporaryNames(tools.cache, tools.display.warning)
-    way = streaming(request, tools, request.dry_run)
-    return PushSource(tools.engine, image, names, PushNotes(way.journal, way.resume, way.remember), tools.display.note)
+    uploader = streaming(request, tools, request.dry_run)
+    return PushSource(
+        tools.engine, image, names, PushNotes(uploader.journal, uploader.resume, uploader.remember), tools.display.note
+    )
 
 
 def _of_other_platform(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..catalog.entry import Entry
-from ..images.image import Wanted
+from ..images.image import Selection
 from ..images.platform import USUAL
 from ..sources.registry.source import RegistrySource, open_registry
 from .found import Found, Known
@@ -26,7 +26,7 @@ def find_in_registry(request: Request, project: str, tools: Tools) -> Found:
     found = Found(
         replace(entry, engine_id=digest, platform=None if single else request.platform or USUAL),
         lambda: source,
-        Wanted(reference.name, request.platform),
+        Selection(reference.name, request.platform),
         known=Known.BY_DIGEST,
         single_image=single,
         records_digests=True,

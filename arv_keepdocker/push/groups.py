@@ -28,8 +28,8 @@ class Groups:
         self._request = request
         self._engine = tools.engine
         self._names: list[str] = []
-        way = streaming(request, tools, request.dry_run)
-        self._common = Common(request.threads, lambda: way.known_of(self._names), at_once)
+        uploader = streaming(request, tools, request.dry_run)
+        self._common = Common(request.threads, lambda: uploader.known_of(self._names), at_once)
         self._file: FileSource | None = None
         if request.archive is not None:
             from ..sources.together import FileOfSeveral

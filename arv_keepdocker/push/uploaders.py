@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from ..catalog.entry import Entry
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..sources.source import Source
 from ..store.content import Content
 from .request import Request, Tools
@@ -33,7 +33,7 @@ class Upload(Protocol):
 class Uploader(Protocol):
     """One way to Keep."""
 
-    def take(self, source: Source, wanted: Wanted, universal: bool) -> AbstractContextManager[Upload]:
+    def take(self, source: Source, wanted: Selection, universal: bool) -> AbstractContextManager[Upload]:
         """Read the image and check it; nothing is recorded yet."""
 
 

@@ -10,7 +10,7 @@ from typing import cast
 
 from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
 from ..images import archive
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
@@ -48,10 +48,10 @@ class EngineSource:
         self.image = image
         self._engine = engine
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         return self.read(sink, wanted)[1]
 
-    def read(self, sink: LayerSink, wanted: Wanted, through: Through = _straight) -> tuple[Members, Image]:
+    def read(self, sink: LayerSink, wanted: Selection, through: Through = _straight) -> tuple[Members, Image]:
         """Deliver the image, reading what `through` makes of the archive; also tells what the archive has."""
         broken: ArchiveError | None = None
         self.reading.begin(self.image.size)
@@ -99,16 +99,16 @@ class FileSource:
         self.file = file
         self.repeatable = file != "-" and os.path.isfile(file)
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         with self._explained():
             return self._parts(sink, wanted) if self.repeatable else self._whole(sink, wanted)
 
-    def peek(self, wanted: Wanted) -> Image:
+    def peek(self, wanted: Selection) -> Image:
         """The image without a look at its layers, whose sizes are not known then, as far as that can be."""
         with self._explained():
             return self._parts(_Unread(), wanted) if self.repeatable else self._whole(NoSink(), wanted)
 
-    def _parts(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def _parts(self, sink: LayerSink, wanted: Selection) -> Image:
         """The image, of which only what it needs and the sink lacks is read."""
         measured = MeasuredSink(sink, self.reading.unpack, self.reading.skip)
         with open(self.file, "rb") as file:
@@ -121,7 +121,7 @@ class FileSource:
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
         return self._whole(NoSink() if isinstance(sink, _Unread) else sink, wanted)
 
-    def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
         measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
         with self._open() as file:
             return self._known(archive.read(file, measured, wanted, self.file))

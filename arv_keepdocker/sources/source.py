@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..images.layers import LayerSink
 from .reading import Reading
 
@@ -29,7 +29,7 @@ class Source(Protocol):
     def fetched(self) -> int | None:
         """Bytes of layers that have come from a registry; None if it is none."""
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         """Read the image, check all of it, and feed its layers to the sink.
 
         Raises ArchiveError if it is not whole or there is no such image, what else of KeepdockerError the source has,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..errors import ArchiveError, EngineError, KeepdockerError
 from ..images import archive
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..images.layers import LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import scan
@@ -82,7 +82,7 @@ class OneSaved:
         self._alone = alone
         self._together = together
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         try:
             members = self._together.members(sink)
             return archive.find(members, sink, replace(wanted, image_id=self._alone.image.id))
@@ -98,7 +98,7 @@ class FileOfSeveral(FileSource):
         super().__init__(file, waiting)
         self._one_reading = OneReading(self._read, self.repeatable)
 
-    def _whole(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
         return self._known(archive.find(self._one_reading.members(sink), sink, wanted))
 
     def _read(self, sink: LayerSink) -> Members:

@@ -4,7 +4,7 @@ import re
 
 from ..catalog.entry import Entry
 from ..catalog.records import Catalog
-from ..images.image import Wanted
+from ..images.image import Selection
 from ..sources.source import Source
 
 _DIGEST = re.compile(r"\bsha256:[0-9a-f]{64}\b")
@@ -12,12 +12,12 @@ _SHOWN = len("sha256:") + 12
 """Characters of an id: what docker shows, too."""
 
 
-def called(wanted: Wanted, source: Source) -> str:
+def called(wanted: Selection, source: Source) -> str:
     """What to call the image: as the user does."""
     return wanted.name or short(source.what)
 
 
-def described(wanted: Wanted, source: Source) -> str:
+def described(wanted: Selection, source: Source) -> str:
     """The image, with its id and how long it is, as far as that is known."""
     name = called(wanted, source)
     image_id = short(source.image_id) if source.image_id is not None else ""

@@ -10,7 +10,7 @@ from ..catalog.records import Catalog
 from ..catalog.troubles import ArvadosRefusedError
 from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..images.canonical import arrange
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..images.layers import NoSink
 from ..keep.blocks import expires_before, manifest, portable_data_hash
 from ..keep.cache import Cache
@@ -54,12 +54,12 @@ class Streaming:
     """What is shared with other images of this run, if there are any."""
 
     @contextmanager
-    def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Streamed"]:
+    def take(self, source: Source, wanted: Selection, universal: bool) -> Iterator["StreamingUpload"]:
         """Upload the image, or only check it where it can be read again.
 
         Raises ArchiveError, ArvadosError or what the source raises; then nothing is recorded.
         """
-        yield Streamed(self, source, wanted, universal)
+        yield StreamingUpload(self, source, wanted, universal)
 
     def tell_what_cannot_be_reused(self) -> None:
         """Say that everything is sent, where blocks' signatures expire sooner than a collection could be made."""
@@ -110,11 +110,11 @@ class _Uploaded:
     content: Content
 
 
-class Streamed:
+class StreamingUpload:
     """An image whose blocks were sent; or one that was checked, and they are when it is stored."""
 
-    def __init__(self, way: Streaming, source: Source, wanted: Wanted, universal: bool) -> None:
-        self._way = way
+    def __init__(self, uploader: Streaming, source: Source, wanted: Selection, universal: bool) -> None:
+        self._uploader = uploader
         self._source = source
         self._wanted = wanted
         self._universal = universal
@@ -124,7 +124,7 @@ class Streamed:
         self.image_id = ""
         """By which the stored image is found."""
         if source.repeatable and isinstance(source, FileSource):
-            with Activity(way.display, f"{source.activity} {self._name}"):
+            with Activity(uploader.display, f"{source.activity} {self._name}"):
                 self.image = source.peek(wanted)
                 if universal or self.image.universal_of is not None:  # the id depends on the layers' sizes
                     self.image = source.deliver(NoSink(), wanted)
@@ -141,7 +141,7 @@ class Streamed:
 
     def store(self, entry: Entry) -> str:
         """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
-        catalog = self._way.catalog
+        catalog = self._uploader.catalog
         uploaded = self._sent()
         with self._explained():
             uuid = self._created(entry, uploaded)
@@ -152,42 +152,42 @@ class Streamed:
         with self._explained():
             catalog.link(uuid, entry)
         sent = f"{mebibytes(uploaded.content.sent)} sent, {mebibytes(uploaded.content.reused)} were there already"
-        self._way.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
+        self._uploader.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
         return uuid
 
     def _created(self, entry: Entry, uploaded: _Uploaded) -> str | None:
         """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
-        way = self._way
+        uploader = self._uploader
         try:
-            return way.catalog.create(entry, uploaded.manifest)
+            return uploader.catalog.create(entry, uploaded.manifest)
         except ArvadosRefusedError as error:
             # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
             expired = expires_before(uploaded.manifest, time.time() + _MARGIN)
             reused = uploaded.content.reused
             if error.http_status != 403 or not (reused or expired):
                 raise
-            way.catalog.projects.forget()
-            way.catalog.projects.check_writable(entry.project)  # may raise an error that says more
+            uploader.catalog.projects.forget()
+            uploader.catalog.projects.check_writable(entry.project)  # may raise an error that says more
             if not self._source.repeatable:
                 hint = "Try again with --force, which sends every block." if reused else None
                 raise ArvadosError(str(error), hint) from error
             why = "signatures of blocks may have expired" if expired else str(error)
-            way.display.warning(f"{why}; sending every block once more, also those that Arvados has")
+            uploader.display.warning(f"{why}; sending every block once more, also those that Arvados has")
             return None
 
     def _sent_again(self) -> _Uploaded:
-        if self._way.journal is not None and self._way.remember:
-            self._way.journal.forget()
+        if self._uploader.journal is not None and self._uploader.remember:
+            self._uploader.journal.forget()
         return self._same_sent(reuse=False)
 
     def _sent(self) -> _Uploaded:
         if self._uploaded is None:
             try:
-                self._uploaded = self._same_sent(self._way.reuse)
+                self._uploaded = self._same_sent(self._uploader.reuse)
             except LostLayerError as error:
                 if not self._source.repeatable:
                     raise
-                self._way.display.warning(f"{error}; sending every block, also those that Arvados has")
+                self._uploader.display.warning(f"{error}; sending every block, also those that Arvados has")
                 self._uploaded = self._sent_again()
         return self._uploaded
 
@@ -203,26 +203,32 @@ class Streamed:
         return uploaded
 
     def _upload(self, reuse: bool) -> _Uploaded:
-        way = self._way
-        journal = way.journal
-        notes = journal if way.remember else None
-        if not way.dry_run:
-            way.display.note(f"storing {described(self._wanted, self._source)}")
-            way.tell_what_cannot_be_reused()
+        uploader = self._uploader
+        journal = uploader.journal
+        notes = journal if uploader.remember else None
+        if not uploader.dry_run:
+            uploader.display.note(f"storing {described(self._wanted, self._source)}")
+            uploader.tell_what_cannot_be_reused()
         with self._explained(), self._transfer(reuse, notes) as (sender, units):
             progress = Progress(
-                way.display, self._name, Since(sender), units, self._source, arv_put.machine_progress, way.dry_run
+                uploader.display,
+                self._name,
+                Since(sender),
+                units,
+                self._source,
+                arv_put.machine_progress,
+                uploader.dry_run,
             )
             with progress:
                 image = self._source.deliver(units, self._wanted)
                 arrangement = arrange(image, self._universal)
                 progress.whole = arrangement.size
                 composed = units.compose(arrangement, image.layers)
-        alone = way.transfer is None
+        alone = uploader.transfer is None
         sent = sender.sent if alone else composed.sent
         reused = sender.reused if alone else arrangement.size - composed.sent
         if journal is not None and journal.problem is not None:
-            way.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
+            uploader.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
         content = Content(
             portable_data_hash(text),
@@ -237,20 +243,20 @@ class Streamed:
     @contextmanager
     def _transfer(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[Sender, Units]]:
         """Where the blocks and layers go."""
-        way = self._way
-        putter = Putter(way.catalog.cluster)
-        put = _unsent if way.dry_run else _remembering(putter, notes)
-        common = way.transfer.common if way.transfer is not None and reuse == way.reuse else None
+        uploader = self._uploader
+        putter = Putter(uploader.catalog.cluster)
+        put = _unsent if uploader.dry_run else _remembering(putter, notes)
+        common = uploader.transfer.common if uploader.transfer is not None and reuse == uploader.reuse else None
 
         def make() -> tuple[Sender, Units]:
-            known = way.known(self._wanted.name)
+            known = uploader.known(self._wanted.name)
             rooms = common.rooms if common else None
-            sender = Sender(put, known.blocks if reuse else dict, way.threads, putter.left, rooms)
+            sender = Sender(put, known.blocks if reuse else dict, uploader.threads, putter.left, rooms)
             limit = common.small_limit if common else LIMIT
             return sender, Units(sender, known if reuse else None, notes, WRITERS, self._source.remote, limit)
 
-        if common is not None and way.transfer is not None:
-            with way.transfer.of(make) as transfer:
+        if common is not None and uploader.transfer is not None:
+            with uploader.transfer.of(make) as transfer:
                 yield transfer
             return
         sender, units = make()
@@ -259,13 +265,15 @@ class Streamed:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        way = self._way
+        uploader = self._uploader
         try:
             yield
         except LostLayerError:
             raise
         except ArvadosError as error:
-            goes_on = error.trouble is not None and way.resume and way.remember and way.journal is not None
+            goes_on = (
+                error.trouble is not None and uploader.resume and uploader.remember and uploader.journal is not None
+            )
             hint = "What was sent need not be sent again: try the same command again." if goes_on else None
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 

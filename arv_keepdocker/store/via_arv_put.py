@@ -13,7 +13,7 @@ from ..catalog.records import Catalog
 from ..errors import ArchiveError, ArvadosError, KeepdockerError
 from ..images import archive, entries
 from ..images.canonical import Arrangement, arrange
-from ..images.image import Image, Wanted
+from ..images.image import Image, Selection
 from ..images.layers import NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
@@ -44,7 +44,7 @@ class ViaArvPut:
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def take(self, source: Source, wanted: Wanted, universal: bool) -> Iterator["Saved"]:
+    def take(self, source: Source, wanted: Selection, universal: bool) -> Iterator["SavedUpload"]:
         """Save the image and check it.
 
         Raises ArchiveError, CacheError or what the source raises, and then leaves no file. What was saved of an
@@ -62,7 +62,7 @@ class ViaArvPut:
             if not source.repeatable:
                 saved.discard()
 
-    def _from_engine(self, source: EngineSource, wanted: Wanted, universal: bool) -> "Saved":
+    def _from_engine(self, source: EngineSource, wanted: Selection, universal: bool) -> "SavedUpload":
         image = source.image
         # An Id that names images for several platforms has an archive for each.
         kind = "".join(filter(str.isalnum, str(image.platform))) if image.several_platforms else ""
@@ -77,20 +77,20 @@ class ViaArvPut:
             counter = self.display.counter("saving", image.size)
             if universal:
                 arrangement, saved = self._arranged(source, wanted, universal, path, counter)
-                return Saved(self, saved, arrangement.image_id, arrangement.universal, path)
+                return SavedUpload(self, saved, arrangement.image_id, arrangement.universal, path)
             found = self._saved(source, wanted, path, counter)
         return self._as_saved(found, path, wanted, universal)
 
-    def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Wanted, universal: bool) -> "Saved":
+    def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Selection, universal: bool) -> "SavedUpload":
         """The archive at `path` as it is, if every engine can load it and finds the image in it."""
         members, image = found
         if universal or _loadable(members, image):
             arrangement = arrange(image, universal)
             image_id = arrangement.image_id if universal else image.id
-            return Saved(self, image, image_id, universal, path)
+            return SavedUpload(self, image, image_id, universal, path)
         return self._written_later(FileSource(str(path)), image, wanted, universal, [path])
 
-    def _of_earlier_run(self, path: Path, wanted: Wanted, universal: bool) -> tuple[Members, Image] | None:
+    def _of_earlier_run(self, path: Path, wanted: Selection, universal: bool) -> tuple[Members, Image] | None:
         if not path.is_file():  # but something that might not even be readable to its end
             return None
         sink = NoSink()
@@ -106,7 +106,7 @@ class ViaArvPut:
         self.display.note(f"going on with the image that an earlier run has saved to {path}")
         return members, image
 
-    def _saved(self, source: EngineSource, wanted: Wanted, path: Path, counter: Counter) -> tuple[Members, Image]:
+    def _saved(self, source: EngineSource, wanted: Selection, path: Path, counter: Counter) -> tuple[Members, Image]:
         """Write what the engine saves to `path`, checking it on the way."""
         with self.cache.replacing(path) as partial, partial.open("wb") as file:
             try:
@@ -114,7 +114,7 @@ class ViaArvPut:
             finally:
                 counter.close()
 
-    def _from_elsewhere(self, source: Source, wanted: Wanted, universal: bool) -> "Saved":
+    def _from_elsewhere(self, source: Source, wanted: Selection, universal: bool) -> "SavedUpload":
         if source.repeatable:
             image = source.deliver(NoSink(), wanted)
             return self._written_later(source, image, wanted, universal, [])
@@ -122,11 +122,11 @@ class ViaArvPut:
         _check_name(path)
         counter = self.display.counter("reading", None)
         arrangement, image = self._arranged(source, wanted, universal, path, counter)
-        return Saved(self, image, arrangement.image_id, arrangement.universal, path)
+        return SavedUpload(self, image, arrangement.image_id, arrangement.universal, path)
 
     def _written_later(
-        self, source: Source, image: Image, wanted: Wanted, universal: bool, before: Sequence[Path]
-    ) -> "Saved":
+        self, source: Source, image: Image, wanted: Selection, universal: bool, before: Sequence[Path]
+    ) -> "SavedUpload":
         """The canonical archive, written when it is stored; of an earlier run if that has got as far."""
         arrangement = arrange(image, universal)
         path = self.cache.archive_path(arrangement.image_id, ".canonical")
@@ -142,10 +142,10 @@ class ViaArvPut:
                 path.unlink(missing_ok=True)
                 raise KeepdockerError(f"{source.what} changed while it was stored")
 
-        return Saved(self, image, arrangement.image_id, arrangement.universal, path, write, before)
+        return SavedUpload(self, image, arrangement.image_id, arrangement.universal, path, write, before)
 
     def _arranged(
-        self, source: Source, wanted: Wanted, universal: bool, path: Path, counter: Counter
+        self, source: Source, wanted: Selection, universal: bool, path: Path, counter: Counter
     ) -> tuple[Arrangement, Image]:
         """Write the canonical archive to `path`."""
         with self.cache.replacing(path) as partial, closing(CanonicalFile(self.cache, partial, counter.add)) as file:
@@ -156,12 +156,12 @@ class ViaArvPut:
                 counter.close()
 
 
-class Saved:
+class SavedUpload:
     """A whole, checked image whose archive is on disk, or will be."""
 
     def __init__(
         self,
-        way: ViaArvPut,
+        uploader: ViaArvPut,
         image: Image,
         image_id: str,
         universal: bool,
@@ -173,7 +173,7 @@ class Saved:
         self.image = image
         self.image_id = image_id
         self.universal = universal
-        self._way = way
+        self._uploader = uploader
         self._path = path
         self._write = write
         self._before = before
@@ -189,25 +189,25 @@ class Saved:
         Raises ArvadosError, and then the file stays for the next run; KeepdockerError if a file that is not ours has
         changed since it was checked.
         """
-        way = self._way
+        uploader = self._uploader
         self._write()
-        arguments = [*way.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
-        if way.cache.is_distrusted:
+        arguments = [*uploader.arguments, f"--project-uuid={entry.project}", f"--name={entry.collection_name}"]
+        if uploader.cache.is_distrusted:
             arguments.append("--no-cache")  # for arv-put believes its notes of what was sent
         try:
-            keep = way.catalog.cluster.api.keep
-            waiting = way.display.waiting("arv-put to store the image")
-            with sdk_logs.retries_told(way.display), waiting, answers.checked(keep):
-                uuid = arv_put.put(str(self._path), entry.filename, arguments, way.catalog.cluster.api)
-            way.catalog.record(uuid, entry).carry_out()
+            keep = uploader.catalog.cluster.api.keep
+            waiting = uploader.display.waiting("arv-put to store the image")
+            with sdk_logs.retries_told(uploader.display), waiting, answers.checked(keep):
+                uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.cluster.api)
+            uploader.catalog.record(uuid, entry).carry_out()
         except ArvadosError as error:
             hint = f"What was saved is kept in {self._path}; the same command goes on from there."
-            own_hint = hint if way.resume else None
+            own_hint = hint if uploader.resume else None
             raise ArvadosError(
                 f"image {entry.image_id} could not be stored: {error}", error.hint or own_hint
             ) from error
         self.discard()
-        way.display.note(f"{stored(entry, way.catalog)} ({time.monotonic() - way.started:.1f} s)")
+        uploader.display.note(f"{stored(entry, uploader.catalog)} ({time.monotonic() - uploader.started:.1f} s)")
         return uuid
 
     def discard(self) -> None:

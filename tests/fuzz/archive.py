@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive, canonical
-from arv_keepdocker.images.image import Image, Wanted
+from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import Layer, LayerWriter
 from arv_keepdocker.images.platform import Platform
 from tests import hostile, odd
@@ -42,7 +42,7 @@ def check(data: bytes) -> None:
 def _check_archive(data: bytes, name: str | None, platform: Platform | None) -> None:
     sink = _Sink()
     try:
-        image = archive.read(io.BytesIO(data), sink, Wanted(name, platform))
+        image = archive.read(io.BytesIO(data), sink, Selection(name, platform))
     except ArchiveError as error:
         _check_message(error)
         assert sink.open == 0
@@ -74,7 +74,7 @@ def _check_written(image: Image, sink: _Sink, universal: bool) -> None:
         for run in made.runs
         for layer in run.layers
     ]
-    again = archive.read(io.BytesIO(b"".join([*units, made.end])), _Sink(), Wanted())
+    again = archive.read(io.BytesIO(b"".join([*units, made.end])), _Sink(), Selection())
     assert again.id == made.image_id
     assert [layer.diff_id for layer in again.layers] == [layer.diff_id for layer in image.layers]
     assert canonical.arrange(again, made.universal) == made

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...errors import ArchiveError, ArvadosError, EngineError, ImageNotFoundError, KeepdockerError
 from ...images import canonical, configuration
-from ...images.image import Image, Wanted
+from ...images.image import Image, Selection
 from ...images.layers import LayerSink
 from ..archives import EngineSource
 from ..described import EngineImage
@@ -50,7 +50,7 @@ class PushSource:
         self._notes = notes
         self._say = say
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         address = self._notes.address()
         measured = MeasuredSink(sink, self._count, self._count)
         repository = Repository(address.repository, secrets.token_hex(16), measured, self._notes)
@@ -69,7 +69,7 @@ class PushSource:
     def _count(self, size: int) -> None:
         self.reading.add(size, size)
 
-    def _pushed(self, repository: Repository, port: int, wanted: Wanted) -> Image:
+    def _pushed(self, repository: Repository, port: int, wanted: Selection) -> Image:
         """Raises EngineError or CacheError where it was not pushed, ArchiveError or ImageNotFoundError where that is
         not the image, OSError where nobody can listen, and what the sink raises."""
         image, engine = self._image, self._engine
@@ -95,7 +95,7 @@ class PushSource:
         if repository.pushed is None:
             raise self._engine.push_failure(self._image, run)
 
-    def _delivered(self, repository: Repository, wanted: Wanted) -> Image:
+    def _delivered(self, repository: Repository, wanted: Selection) -> Image:
         """The image that was pushed, checked."""
         assert repository.pushed is not None
         found = manifests.parse(repository.pushed, repository.name)

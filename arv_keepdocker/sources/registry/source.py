@@ -11,7 +11,7 @@ from functools import partial
 from ...errors import ArchiveError, ImageNotFoundError, RegistryError
 from ...images import configuration
 from ...images.configuration import Configuration
-from ...images.image import Image, Wanted
+from ...images.image import Image, Selection
 from ...images.layers import Layer, LayerSink, sha256
 from ...images.platform import Platform
 from ...images.reference import DEFAULT_TAG, Reference
@@ -120,7 +120,7 @@ class RegistrySource:
             self.reading.begin(sum({layer.digest: layer.size for layer in self._description.layers}.values()))
         return self._description
 
-    def deliver(self, sink: LayerSink, wanted: Wanted) -> Image:
+    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         """Feed the layers that the sink does not have to it, and return the image, checked.
 
         Which one is wanted was said when the source was made.
