@@ -38,7 +38,7 @@ from tests.test_failures import (
 from tests.test_kills import FORKING, Victim, forget, run_plainly
 from tests.test_streaming import MIB, layers, sent
 
-SAVES = "saves image"
+SAVES = "saving it instead"
 
 
 def content(cluster: Cluster, uuid: str) -> str:

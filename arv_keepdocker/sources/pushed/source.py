@@ -59,7 +59,7 @@ class PushSource:
         except ArvadosError:
             raise
         except (KeepdockerError, OSError) as error:
-            self._say(f"{self._engine.name} does not push, but saves {self.what}: {error}")
+            self._say(f"{self._engine.name} could not push {wanted.name or self.what} ({error}); saving it instead")
             repository.close()  # what it holds of the sink is needed
             self.activity, self.reading = self._saved.activity, self._saved.reading
             return self._saved.deliver(sink, wanted)
