@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.errors import ArvadosError
-from arv_keepdocker.keep.blocks import locators, portable_data_hash
 from arv_keepdocker.keep.journal import LIMIT, Journal, valid
+from arv_keepdocker.keep.locators import locators, portable_data_hash
 from arv_keepdocker.keep.sender import ROOMS, Sender, Stored
 
 MIB = 1 << 20

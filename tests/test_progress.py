@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from arv_keepdocker.terminal.pace import STILL
+from arv_keepdocker.terminal.transfer_rate import STILL
 from tests import images
 from tests.conftest import Command, Result, stored
 from tests.engines import Engine

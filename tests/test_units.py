@@ -29,9 +29,9 @@ from arv_keepdocker.images.canonical import BLOCK_SIZE, OWN_BLOCKS, Arrangement,
 from arv_keepdocker.images.image import UNIVERSAL_OF, Image
 from arv_keepdocker.images.layers import Layer
 from arv_keepdocker.images.platform import USUAL
-from arv_keepdocker.keep.blocks import block_key, block_size, blocks_of_one_file, manifest, portable_data_hash
 from arv_keepdocker.keep.journal import Journal
-from arv_keepdocker.keep.known import Known, StoredManifest
+from arv_keepdocker.keep.known_layers import Known, StoredManifest
+from arv_keepdocker.keep.locators import block_key, block_size, blocks_of_one_file, manifest, portable_data_hash
 from arv_keepdocker.keep.sender import Sender
 from arv_keepdocker.keep.units import Composed, LostLayerError, Units
 from tests.test_blocks import wait

@@ -10,9 +10,9 @@ from ..errors import ArvadosError, quoted
 from ..parallel import Workers
 from ..terminal.display import Display
 from . import settings
+from .api_errors import ArvadosRefusedError, explained
 from .attempts import Attempts
 from .connection import Connection, api_client, connections, once, sent_once
-from .troubles import ArvadosRefusedError, explained
 from .validation import FIELDS, check
 
 _PAGE = 1000

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..images.platform import Platform
-from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
 
 NAME_PROPERTY = "docker-image-repo-tag"
 NAME_LIMIT = 255

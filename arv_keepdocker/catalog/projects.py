@@ -3,8 +3,8 @@
 import re
 
 from ..errors import ArvadosError, UsageError
+from .api_errors import ArvadosRefusedError
 from .client import Cluster, Record
-from .troubles import ArvadosRefusedError
 
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")

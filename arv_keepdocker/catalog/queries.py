@@ -9,7 +9,7 @@ from ..parallel import Workers
 from . import uuid_ranges
 from .client import Cluster, Record, chunks
 from .connection import Connection
-from .links import FIELDS, HASH_LINK, NAME_LINK, Link
+from .link_records import FIELDS, HASH_LINK, NAME_LINK, Link
 
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
 _FEWER_FIELDS = {NAME_LINK: ("created_at", "head_uuid", "name", "properties"), HASH_LINK: ("head_uuid", "name")}

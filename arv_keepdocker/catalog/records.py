@@ -12,13 +12,13 @@ from ..errors import ArvadosError, ImageNotFoundError, UsageError, quoted
 from ..images.platform import Platform
 from ..images.reference import Reference
 from . import stored_images
+from .api_errors import ArvadosRefusedError
 from .client import Cluster, Record, like
 from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, Entry, file_in
-from .links import ENGINE_ID, HASH_LINK, NAME_LINK
-from .plan import Made, Plan, create_collection, with_content
+from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
+from .missing_records import Made, Plan, create_collection, with_content
 from .projects import Projects
 from .stored_images import StoredImage
-from .troubles import ArvadosRefusedError
 
 _OF_REPOSITORY = 20
 """Images of one repository that are looked at for blocks to reuse; their versions tend to share them."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from ..terminal.display import Display
 from . import settings
-from .troubles import KeepProblem
+from .api_errors import KeepProblem
 
 _OURS = {"arvados", "arvados.arv_put"}
 """Loggers that tell the user something: where settings.conf was not found, and what arv-put does."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .client import Cluster, Record
-from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
 
 _LINK = ("created_at", "head_uuid", "link_class", "name", "owner_uuid", "properties")
 _COLLECTION = (

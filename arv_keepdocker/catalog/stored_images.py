@@ -11,7 +11,7 @@ from typing import Any
 from ..images.reference import DEFAULT_TAG
 from . import queries
 from .client import Cluster, Record, like
-from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
+from .link_records import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
 from .queries import LinkedCollections, owned_by
 
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.IGNORECASE)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..catalog.links import ENGINE_ID, in_utc, parse_time, text, utc
+from ..catalog.link_records import ENGINE_ID, in_utc, parse_time, text, utc
 from ..catalog.stored_images import StoredImage, split_name
 from ..images.reference import Reference, split_recorded
 from ..terminal.display import escaped

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..catalog.client import Cluster
-from ..catalog.plan import Made
+from ..catalog.missing_records import Made
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from ..push.many import push_many
 from ..push.request import Outcome, Request

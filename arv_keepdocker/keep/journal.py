@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..terminal.waiting import Waiting, unsaid
-from .blocks import block_key
 from .cache import locked, replacing
+from .locators import block_key
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""

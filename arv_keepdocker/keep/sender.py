@@ -9,8 +9,8 @@ from queue import SimpleQueue
 from types import TracebackType
 
 from ..errors import ArvadosError, KeepdockerError
-from ..terminal.pace import Stopwatch
-from .blocks import block_of
+from ..terminal.transfer_rate import Stopwatch
+from .locators import block_of
 
 _MAPPED = 4 << 20
 _M_MMAP_THRESHOLD = -3

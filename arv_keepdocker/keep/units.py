@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ..errors import ArvadosError
 from ..images.canonical import OWN_BLOCKS, Arrangement, Run, padding, unit_header, unit_size
 from ..images.layers import Layer, LayerWriter
-from .blocks import block_key, block_size
 from .journal import Journal, Notes
-from .known import Held, Known
+from .known_layers import Held, Known
+from .locators import block_key, block_size
 from .sender import Sender, Stored
-from .small import LIMIT, SmallUnits
+from .small_layers import LIMIT, SmallUnits
 from .writer import UnitWriter
 
 WRITERS = 2

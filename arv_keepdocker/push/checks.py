@@ -4,7 +4,7 @@ import time as clock
 from collections.abc import Sequence
 
 from ..catalog.entry import NAME_LIMIT
-from ..catalog.links import in_utc, parse_time
+from ..catalog.link_records import in_utc, parse_time
 from ..errors import ArchiveError, ArvadosError, UsageError
 from ..images.image import Image
 from ..images.platform import USUAL, Platform

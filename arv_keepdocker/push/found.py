@@ -10,7 +10,7 @@ from ..catalog.stored_images import StoredImage
 from ..errors import KeepdockerError
 from ..images.image import Selection
 from ..images.platform import Platform
-from ..sources.described import EngineImage
+from ..sources.engine_image import EngineImage
 
 if TYPE_CHECKING:
     from ..sources.source import Source

@@ -9,7 +9,7 @@ from ..errors import EngineError, ImageNotFoundError, KeepdockerError
 from ..images.image import Selection
 from ..images.platform import USUAL, Platform
 from ..images.reference import Reference, familiar
-from ..sources.described import EngineImage, PlatformNotFoundError
+from ..sources.engine_image import EngineImage, PlatformNotFoundError
 from ..sources.pushed.names import TemporaryNames
 from ..terminal.display import Style
 from .found import Found, Known

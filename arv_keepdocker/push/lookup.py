@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..catalog.entry import Entry
-from ..catalog.plan import Plan
+from ..catalog.missing_records import Plan
 from ..catalog.records import Catalog
 from ..catalog.stored_images import StoredImage
 from .found import Found, Known

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..catalog.plan import Plan
+from ..catalog.missing_records import Plan
 from ..catalog.records import Catalog
 from ..images.platform import Platform
 from ..images.reference import Reference

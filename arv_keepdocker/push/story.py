@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..catalog import workbench
-from ..catalog.plan import Made, Plan
+from ..catalog.missing_records import Made, Plan
 from ..keep.run_lock import RunLock
 from ..store.content import Content
 from . import checks

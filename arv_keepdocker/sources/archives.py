@@ -15,8 +15,8 @@ from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
 from ..terminal.waiting import Waiting, unsaid
-from .described import EngineImage
 from .engine import Engine
+from .engine_image import EngineImage
 from .reading import PACKED, Counted, MeasuredSink, Reading
 
 _CHUNK = 1 << 20

@@ -15,10 +15,10 @@ from typing import IO
 
 from ..errors import EngineError
 from ..images.platform import Platform
-from ..sources import described, repair
-from ..sources.daemon import Daemon
-from ..sources.described import EngineImage, PlatformNotFoundError
-from ..sources.program import Program, Run
+from ..sources import engine_image, repair
+from ..sources.engine_image import EngineImage, PlatformNotFoundError
+from ..sources.engine_info import Daemon
+from ..sources.process import Program, Run
 from ..terminal.waiting import Waiting, unsaid
 
 _NOT_THERE = ("no such image", "image not known")
@@ -130,7 +130,7 @@ class Engine:
 
     def _not_for(self, reference: str, image: EngineImage, wanted: Platform) -> PlatformNotFoundError:
         there = [image.platform] if image.platform is not None else []
-        for platform in described.COMMON if image.several_platforms is not False else ():
+        for platform in engine_image.COMMON if image.several_platforms is not False else ():
             if not any(map(platform.matches, [wanted, *there])):
                 found, unknown = self._inspected(reference, image, platform)
                 if unknown:
@@ -142,8 +142,8 @@ class Engine:
 
     def _described(self, reference: str, stdout: str) -> EngineImage:
         try:
-            return described.read(stdout, reference, lambda: self._daemon.has_containerd_store)
-        except described.MISREAD as error:
+            return engine_image.read(stdout, reference, lambda: self._daemon.has_containerd_store)
+        except engine_image.MISREAD as error:
             what = f"{self.name}'s description of image {reference} could not be read"
             raise EngineError(f"{what}: {error!r}") from error
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-from ..sources.described import MISREAD, EngineImage
+from ..sources.engine_image import MISREAD, EngineImage
 
 _NOT_WHOLE = "no suitable export target found"
 """What docker says to `image save --platform` of an image whose layers it does not have."""

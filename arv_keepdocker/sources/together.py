@@ -12,8 +12,8 @@ from ..images.members import Members
 from ..images.tar import scan
 from ..terminal.waiting import Waiting, unsaid
 from .archives import EngineSource, FileSource
-from .described import EngineImage
 from .engine import Engine
+from .engine_image import EngineImage
 from .reading import Counted, MeasuredSink, Reading
 
 

@@ -5,11 +5,11 @@ import threading
 from functools import partial
 from typing import Any
 
+from ..catalog.api_errors import KeepProblem, explained, worded
 from ..catalog.client import Cluster
 from ..catalog.connection import once
-from ..catalog.troubles import KeepProblem, explained, worded
 from ..errors import ArvadosError
-from ..keep import answers
+from ..keep import put_answers
 from ..keep.wire import Wire
 
 _LONGEST_CONNECT = 128
@@ -49,7 +49,7 @@ class Putter:
         except Exception as error:  # the client lets through what libcurl raises
             raise ArvadosError(f"Keep did not take a block: {error}") from error
         self._answered = True
-        answers.check(key, locator)
+        put_answers.check(key, locator)
         return locator
 
     def _find_services(self) -> None:

@@ -5,19 +5,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from ..catalog.api_errors import ArvadosRefusedError
 from ..catalog.entry import Entry
 from ..catalog.records import Catalog
-from ..catalog.troubles import ArvadosRefusedError
 from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..images.canonical import arrange
 from ..images.image import Image, Selection
 from ..images.layers import NoSink
-from ..keep.blocks import expires_before, manifest, portable_data_hash
 from ..keep.cache import Cache
 from ..keep.journal import Journal
-from ..keep.known import Known, StoredManifest
+from ..keep.known_layers import Known, StoredManifest
+from ..keep.locators import expires_before, manifest, portable_data_hash
 from ..keep.sender import Put, Sender
-from ..keep.small import LIMIT
+from ..keep.small_layers import LIMIT
 from ..keep.units import WRITERS, LayerState, LostLayerError, Units
 from ..sources.archives import FileSource
 from ..sources.source import Source

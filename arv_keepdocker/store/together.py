@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..keep.known import Known
+from ..keep.known_layers import Known
 from ..keep.sender import Rooms, Sender
-from ..keep.small import LIMIT
+from ..keep.small_layers import LIMIT
 from ..keep.units import Units
 
 _FRESH = 30 * 60

@@ -17,7 +17,7 @@ from ..images.image import Image, Selection
 from ..images.layers import NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
-from ..keep import answers
+from ..keep import put_answers
 from ..keep.cache import Cache
 from ..sources.archives import EngineSource, FileSource
 from ..sources.source import Source
@@ -197,7 +197,7 @@ class SavedUpload:
         try:
             keep = uploader.catalog.cluster.api.keep
             waiting = uploader.display.waiting("arv-put to store the image")
-            with sdk_logs.retries_told(uploader.display), waiting, answers.checked(keep):
+            with sdk_logs.retries_told(uploader.display), waiting, put_answers.checked(keep):
                 uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.cluster.api)
             uploader.catalog.record(uuid, entry).carry_out()
         except ArvadosError as error:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .display import Display, Style
-from .pace import Pace, Stopwatch
+from .transfer_rate import Pace, Stopwatch
 
 _SECONDS = {Style.LINE: 0.2, Style.PLAIN: 30.0, Style.BATCH: 1.0}
 """Between two lines."""

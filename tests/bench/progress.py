@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from arv_keepdocker.sandbox import Sandbox
-from arv_keepdocker.terminal.pace import STILL
+from arv_keepdocker.terminal.transfer_rate import STILL
 from tests import images
 from tests.bench import OURS
 from tests.watching import Screen, Shown, misjudged

@@ -10,8 +10,8 @@ from ...images import canonical, configuration
 from ...images.image import Image, Selection
 from ...images.layers import LayerSink
 from ..archives import EngineSource
-from ..described import EngineImage
 from ..engine import Engine
+from ..engine_image import EngineImage
 from ..reading import MeasuredSink, Reading
 from ..registry import manifests
 from .names import TemporaryNames

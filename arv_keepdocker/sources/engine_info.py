@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..images.platform import USUAL, Platform
-from ..sources.described import MISREAD
+from ..sources.engine_image import MISREAD
 
 _CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
 """In the DriverStatus of `docker info`, and of no classic store (docker, daemon/containerd/service.go)."""

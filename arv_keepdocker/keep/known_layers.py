@@ -11,8 +11,8 @@ from functools import partial
 from ..errors import ArvadosError
 from ..images.canonical import BLOCK_SIZE, HEADER, Run, parse, runs, unit_size
 from ..images.layers import Layer
-from .blocks import block_key, block_size, blocks_of_one_file, locators
 from .journal import Journal, Notes, valid
+from .locators import block_key, block_size, blocks_of_one_file, locators
 
 _END_LIMIT = 1 << 20
 """Bytes of a last block that is looked into; those of images with less than thousands of layers are far smaller."""

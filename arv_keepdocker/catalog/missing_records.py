@@ -4,10 +4,10 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..keep.blocks import portable_data_hash
+from ..keep.locators import portable_data_hash
 from .client import Cluster, Record
 from .entry import Entry
-from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
 
 
 class Made(enum.Enum):
