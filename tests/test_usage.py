@@ -17,7 +17,7 @@ from arv_keepdocker.cli.parser import option_parser
 from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
-from tests.test_failures import failed
+from tests.test_failures import DockerThat, failed
 
 STORING = [
     ["--pull"],
@@ -39,7 +39,7 @@ STORING = [
     ["--no-cache"],
 ]
 ON_STDERR = [["--silent"], ["--batch"], ["--progress"], ["--no-progress"], ["--batch-progress"]]
-LISTING = [["--format", "json"], ["-q"], ["--quiet"], ["--no-trunc"], ["--sort", "name"], ["--limit", "1"]]
+LISTING = [["--format", "jsonl"], ["-q"], ["--quiet"], ["--no-trunc"], ["--sort", "name"], ["--limit", "1"]]
 BOTH = [["--retries", "1"]]
 
 
@@ -263,7 +263,7 @@ def test_standard_input_that_does_not_block(
 # What a terminal can show, and whose program it is
 
 
-def test_a_dumb_terminal_gets_plain_lines(engine: Engine, project: str, run: Command) -> None:
+def test_a_dumb_terminal_gets_plain_lines(engine: Engine, project: str, run: Command, docker_that: DockerThat) -> None:
     for words in ([], ["--progress"]):
         image = images.build(engine.host)
         result = run("--project-uuid", project, *words, image.name, tty=True, env={"TERM": "dumb"})
@@ -271,7 +271,8 @@ def test_a_dumb_terminal_gets_plain_lines(engine: Engine, project: str, run: Com
         assert "\x1b" not in result.stderr
         assert "\r" not in result.stderr
     image = images.build(engine.host)
-    assert "\x1b" in run("--project-uuid", project, image.name, tty=True, env={"TERM": "xterm"}).stderr
+    slow = docker_that('[ "$2" != save ] || sleep 1; real "$@"')  # so that there is something to wait for
+    assert "\x1b" in run("--project-uuid", project, image.name, tty=True, env={**slow, "TERM": "xterm"}).stderr
 
 
 def test_keepdocker_says_that_the_other_name_is_another_programs(run: Command, tmp_path: Path) -> None:
