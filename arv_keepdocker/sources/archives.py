@@ -10,6 +10,7 @@ from typing import cast
 
 from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
 from ..images import archive
+from ..images.compression import MAGIC_SIZE, detect
 from ..images.image import Image, Selection
 from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
@@ -114,8 +115,15 @@ class FileSource:
         with open(self.file, "rb") as file:
             self.reading.begin(os.fstat(file.fileno()).st_size)
             members: Members | None = None
+            # What is compressed as a whole can only be read from its beginning to its end.
+            is_compressed = detect(file.read(MAGIC_SIZE)) is not None
+            file.seek(0)
             with suppress(ArchiveError):
-                members = scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
+                members = (
+                    None
+                    if is_compressed
+                    else scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
+                )
             if members is not None:
                 return self._known(archive.find(members, measured, wanted))
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
