@@ -120,7 +120,10 @@ def test_what_warns_warns(program: Callable[[str], Command]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_to_the_group(program: Callable[[str], Command], number: signal.Signals) -> None:
-    command = program("import subprocess; print('go', flush=True); subprocess.run(['sleep', '1000'])")
+    # Python may lose what a signal raises while it forks.
+    command = program(
+        "import subprocess; sleep = subprocess.Popen(['sleep', '1000']); print('go', flush=True); sleep.wait()"
+    )
     ends = []
     for each in (command, command.anew()):
         process = each.start()
