@@ -494,7 +494,14 @@ def test_names_that_are_not_ours_stay(engine: Engine, project: str, run: Command
 class Immortal(Daemon):
     """A private dockerd that is started again when it has died."""
 
-    _SCRIPT = Daemon._SCRIPT.replace("dockerd --config", "while sleep 0.1; do dockerd --config").replace(
+    # The process ids that it and its containerd have left may be others' by now.
+    _BEGIN = """
+            while sleep 0.1; do
+                left="$0/exec/containerd/containerd.pid"
+                [ ! -e "$left" ] || kill -9 "$(cat "$left")"
+                rm -f "$0/pid" "$left"
+                dockerd --config"""
+    _SCRIPT = Daemon._SCRIPT.replace("dockerd --config", _BEGIN).replace(
         "--iptables=false --ip6tables=false &", "--iptables=false --ip6tables=false; done &"
     )
 
