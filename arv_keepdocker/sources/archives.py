@@ -118,12 +118,9 @@ class FileSource:
             # What is compressed as a whole can only be read from its beginning to its end.
             is_compressed = detect(file.read(MAGIC_SIZE)) is not None
             file.seek(0)
-            with suppress(ArchiveError):
-                members = (
-                    None
-                    if is_compressed
-                    else scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
-                )
+            if not is_compressed:
+                with suppress(ArchiveError):
+                    members = scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
             if members is not None:
                 return self._known(archive.find(members, measured, wanted))
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
