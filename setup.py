@@ -23,9 +23,12 @@ DOCUMENT = ["shtab>=1.7"]
 SANDBOX = ["aiohttp>=3.9", "cryptography>=42"]
 # Python has a decoder of its own from 3.14 on.
 ZSTD = ['backports.zstd>=1.0; python_version < "3.14"']
+# Unpacks gzip three times as fast as Python's own decoder.
+FAST = ["isal>=1.6"]
 TEST = [
     *SANDBOX,
     *DOCUMENT,
+    *FAST,
     "hypothesis>=6.100",
     "mypy>=1.11",
     "pytest>=8.2",
@@ -86,7 +89,7 @@ setup(
     setup_requires=[*DOCUMENT, *INSTALL] if BUILDS_APART else [],
     cmdclass={"install_data": Documents},
     data_files=[("share/man/man1", [])],  # where there are none, setuptools leaves that command out
-    extras_require={"sandbox": SANDBOX, "zstd": ZSTD, "test": TEST, "fuzz": ["atheris>=2.3"]},
+    extras_require={"sandbox": SANDBOX, "fast": FAST, "zstd": ZSTD, "test": TEST, "fuzz": ["atheris>=2.3"]},
     entry_points={"console_scripts": [f"{name} = arv_keepdocker.__main__:main" for name in COMMANDS]},
     classifiers=[
         "Operating System :: POSIX :: Linux",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from arv_keepdocker.errors import ArchiveError
 from arv_keepdocker.images import archive, canonical, compression
+from arv_keepdocker.images.compression import CompressionError
 from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import Layer, LayerWriter
 from arv_keepdocker.images.tar import scan
@@ -133,6 +137,55 @@ def test_an_archive_in_zstd() -> None:
         assert read(whole).names == ("fail/image:1",)
     else:
         assert "zstd -dc FILE | arv-keepdocker --from-archive -" in (refused(whole).hint or "")
+
+
+@pytest.fixture(params=["isal.isal_zlib", "zlib"])
+def gzip_decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the extra `fast`, and on a machine that does not have it."""
+    if request.param == "zlib":
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    compression._zlib.cache_clear()
+    yield request.param
+    compression._zlib.cache_clear()
+
+
+PLAIN = b"".join(hashlib.sha256(bytes([number % 251])).digest() * 9 for number in range(9999)) + bytes(9**7)
+LONG = gzip.compress(PLAIN)
+DAMAGED_GZIP = {
+    "cut": LONG[:-9],
+    "cut checksum": LONG[:-5],
+    "cut length": LONG[:-1],
+    "cut header": LONG[:8],
+    "a changed byte": LONG[:5000] + bytes([LONG[5000] ^ 1]) + LONG[5001:],
+    "wrong checksum": LONG[:-8] + bytes(4) + LONG[-4:],
+    "wrong length": LONG[:-4] + bytes(4),
+    "no such method": LONG[:2] + b"\7" + LONG[3:],
+    "no such block": LONG[:10] + b"\xff" * 9,
+    "something behind": LONG + b"something else",
+    "half a stream behind": LONG + LONG[: len(LONG) // 2],
+}
+
+
+def unpacked(data: bytes, piece: int) -> bytes:
+    unpacker = compression.Unpacker("gzip")
+    found = [part for at in range(0, len(data), piece) for part in unpacker.feed(data[at : at + piece])]
+    unpacker.finish()
+    assert max(map(len, found)) <= 256 << 10
+    return b"".join(found)
+
+
+@pytest.mark.parametrize("piece", [1009, 1 << 18])
+def test_gzip_is_unpacked_by_either_decoder(gzip_decoder: str, piece: int) -> None:
+    assert compression._zlib().__name__ == gzip_decoder
+    assert unpacked(LONG, piece) == PLAIN
+    assert unpacked(LONG * 2 + gzip.compress(b"") * 3, piece) == PLAIN * 2
+
+
+@pytest.mark.parametrize("piece", [1009, 1 << 18])
+@pytest.mark.parametrize("damage", DAMAGED_GZIP)
+def test_either_decoder_finds_damaged_gzip(gzip_decoder: str, damage: str, piece: int) -> None:
+    with pytest.raises(CompressionError, match="damaged"):
+        unpacked(DAMAGED_GZIP[damage], piece)
 
 
 def test_a_bare_tag_chooses() -> None:

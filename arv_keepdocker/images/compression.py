@@ -1,8 +1,8 @@
 """What archives and layers are compressed with, and how they are unpacked while they are read.
 
 A file tells by its first bytes: gzip (RFC 1952), bzip2, xz and Zstandard (RFC 8878), as docker has it. All but the last
-are in Python's library; that is from Python 3.14 on, before it comes with the extra `zstd`. A small file may hold
-terabytes and may want any memory to be unpacked: both are bounded.
+are in Python's library; that is from Python 3.14 on, before it comes with the extra `zstd`. The extra `fast` unpacks
+gzip three times as fast. A small file may hold terabytes and may want any memory to be unpacked: both are bounded.
 """
 
 import bz2
@@ -20,7 +20,8 @@ MAGIC_SIZE = 6
 _MAGIC = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _SKIPPABLE = b"\x2a\x4d\x18"
 """What follows 0x50 to 0x5f at the beginning of a Zstandard file whose first frame says nothing."""
-_PIECE = 16 << 10
+_PIECE = 64 << 10
+_SMALL_PIECE = 16 << 10
 _CHUNK = 256 << 10
 _MEMORY = 160 << 20
 """Bytes of memory that unpacking may take; `xz -9` wants 65 MiB. Zstandard's decoder itself takes at most 128."""
@@ -67,7 +68,7 @@ class _Gzip:
     """A decoder of gzip like those of the other formats."""
 
     def __init__(self) -> None:
-        self._inflate = zlib.decompressobj(wbits=31)
+        self._inflate: zlib._Decompress = _zlib().decompressobj(wbits=31)
         self.needs_input = True
 
     @property
@@ -82,6 +83,15 @@ class _Gzip:
         unpacked = self._inflate.decompress(self._inflate.unconsumed_tail + data, max_length)
         self.needs_input = len(unpacked) < max_length and not self._inflate.unconsumed_tail
         return unpacked
+
+
+@functools.cache
+def _zlib() -> Any:
+    """The module that unpacks gzip: isal's does what zlib does, in a third of the time."""
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return zlib
 
 
 @functools.cache
@@ -134,9 +144,10 @@ class Unpacker:
         """
         if self._own is not None:
             self._own.read(len(data))
-        # In small pieces, for of each the rest is copied for each stream that ends in it.
-        for start in range(0, len(data), _PIECE):
-            yield from self._unpacked(data[start : start + _PIECE])
+        # Smaller pieces where there are several streams: each stream that ends in a piece copies the rest of it.
+        piece = _SMALL_PIECE if self._streams else _PIECE
+        for start in range(0, len(data), piece):
+            yield from self._unpacked(data[start : start + piece])
 
     def finish(self) -> None:
         """There are no more bytes. Raises CompressionError if the file's end is missing."""
@@ -182,6 +193,6 @@ class Unpacker:
         except MemoryError as error:
             raise CompressionError(f"{self._compression} data needs more than {_MEMORY >> 20} MiB to unpack") from error
         except Exception as error:
-            if type(error).__name__ != "ZstdError":
+            if type(error).__name__ not in ("IsalError", "ZstdError"):
                 raise
             raise CompressionError(f"{self._compression} data is cut short or damaged: {error}") from error
