@@ -129,7 +129,8 @@ class RegistrySource:
         remote = {layer.diff_id: layer for layer in description.layers}
         self.reading.begin(sum(layer.size for layer in remote.values()))
         found: dict[str, Layer] = {}
-        work = [partial(self._layer, sink, layer) for layer in remote.values()]
+        # The largest first, so that at the end nobody waits for one of them alone.
+        work = [partial(self._layer, sink, layer) for layer in sorted(remote.values(), key=lambda layer: -layer.size)]
         with self._explained(), self._client.watched(), Workers([self._client, self._client][: len(work)]) as workers:
             try:
                 for layer in workers.each(work):
