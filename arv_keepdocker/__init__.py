@@ -51,8 +51,8 @@ def list_images_in_arv(
 
     Raises `errors.ArvadosError` when Arvados refuses or cannot be asked.
     """
-    from .catalog.client import Cluster
+    from .catalog.client import ArvadosClient
     from .catalog.stored_images import matching
 
-    images = matching(Cluster(api, num_retries), image_name, image_tag, project_uuid)
+    images = matching(ArvadosClient(api, num_retries), image_name, image_tag, project_uuid)
     return [image.as_listing() for image in images]

@@ -59,10 +59,10 @@ class ArvadosError(KeepdockerError):
 
     exit_status = 6
 
-    def __init__(self, message: str, hint: str | None = None, trouble: str | None = None) -> None:
-        """`trouble` says in a few words what was wrong if the same may succeed soon: `Arvados answered 503`."""
+    def __init__(self, message: str, hint: str | None = None, retry_reason: str | None = None) -> None:
+        """`retry_reason` says in a few words what was wrong if the same may succeed soon: `Arvados answered 503`."""
         super().__init__(message, hint)
-        self.trouble = trouble
+        self.retry_reason = retry_reason
 
 
 class CacheError(KeepdockerError):

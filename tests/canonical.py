@@ -45,7 +45,7 @@ class _Writer:
 def archive_of(data: bytes, universal: bool = False, wanted: Selection | None = None) -> bytes:
     """The canonical archive of the image in another archive."""
     kept = Kept()
-    image = archive.read(io.BytesIO(data), kept, wanted or Selection())
+    image = archive.read_image(io.BytesIO(data), kept, wanted or Selection())
     return put_together(arrange(image, universal), kept)
 
 
@@ -53,7 +53,7 @@ def put_together(arrangement: Arrangement, kept: Kept) -> bytes:
     """The archive, with the layers that were kept."""
     units = [
         unit_header(layer) + kept.layers[layer.stored_digest] + bytes(padding(layer.size))
-        for run in arrangement.runs
+        for run in arrangement.segments
         for layer in run.layers
     ]
     return b"".join(units) + arrangement.end

@@ -71,7 +71,7 @@ class Odd:
     refused: str | None = None
 
 
-Made = Iterable[tuple[str, Odd]]
+Action = Iterable[tuple[str, Odd]]
 
 
 def config(layers: Sequence[bytes], **other: Any) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def cased(value: Any, change: Callable[[str], str]) -> Any:
     return {change(key) if "." not in key else key: cased(item, change) for key, item in value.items()}
 
 
-def _names() -> Made:
+def _names() -> Action:
     """Names that docker shows in another way, or not at all."""
     yield "repotag without tag", Odd(archive(["fail/notag"]))
     yield "repotag with port and without tag", Odd(archive(["localhost:5000/notag"]))
@@ -264,7 +264,7 @@ def _in_each(change: Callable[[Any], bytes]) -> dict[str, bytes]:
     }
 
 
-def _json() -> Made:
+def _json() -> Action:
     """What Go reads as JSON, and what readers read differently."""
     written: dict[str, Callable[[Any], bytes]] = {
         "lower case": lambda document: dump(cased(document, str.lower)),
@@ -291,7 +291,7 @@ def _json() -> Made:
     yield from _doubled()
 
 
-def _doubled() -> Made:
+def _doubled() -> Action:
     """Keys that are there twice, in the same case or another."""
     keys = {
         "manifest.json": ("Config", "Layers", "RepoTags"),
@@ -311,7 +311,7 @@ def _doubled() -> Made:
     yield "an annotation twice", Odd(data, refused="twice")
 
 
-def _compressed() -> Made:
+def _compressed() -> Action:
     """What is compressed."""
     for name, compress in COMPRESSIONS.items():
         yield f"whole in {name}", Odd(compress(archive()), (IMAGE,))
@@ -370,7 +370,7 @@ BAD_TIMES = [
 GOOD_TIMES = [None, ..., "0001-01-01T00:00:00Z", "2024-01-02T03:04:05.123456789+05:30", "2024-02-29T23:59:59-00:00"]
 
 
-def _configurations() -> Made:
+def _configurations() -> Action:
     """What docker demands of a configuration and takes."""
     yield "126 layers", _many(126)
     yield "history too long", refused_config("history", history=[{"created_by": "a"}, {"created_by": "b"}])
@@ -407,7 +407,7 @@ def _configurations() -> Made:
     yield "layer of zeros", Odd(archive(members=[("l", bytes(1024))], layers=[bytes(1024)]), (IMAGE,), (bytes(1024),))
 
 
-def _artifacts() -> Made:
+def _artifacts() -> Action:
     """What is no image, beside one."""
     yield "artifact", Odd(_beside(_artifact(artifactType="application/vnd.example.thing")), (IMAGE,))
     yield "artifact of the index", Odd(_beside(_artifact(), artifactType="application/vnd.example.thing"), (IMAGE,))
@@ -423,7 +423,7 @@ def _artifacts() -> Made:
         yield f"{depth} indexes", Odd(_indexes(depth), ("deep:1",))
 
 
-def _members() -> Made:
+def _members() -> Action:
     """Names of members, and links."""
     twice = {"layers": [FIRST, FIRST], "listed": ["a/l", "b/l"]}
     both = (FIRST, FIRST)
@@ -450,7 +450,7 @@ def _members() -> Made:
         yield f"long names, format {form}", Odd(archive(members=[(long, FIRST)], kind=form), (IMAGE,))
 
 
-def _no_images() -> Made:
+def _no_images() -> Action:
     """What is no archive of an image."""
     export: list[Member] = [(".dockerenv", b""), ("bin/sh", b"x"), ("etc/mtab", (tarfile.SYMTYPE, "/proc/mounts"))]
     yield "docker export", Odd(tar(export), refused="file system")

@@ -32,7 +32,7 @@ SMALL = [
 
 
 def read(stream: Readable) -> Image:
-    return archive.read(stream, NoSink(), Selection())
+    return archive.read_image(stream, NoSink(), Selection())
 
 
 def saved(name: str) -> bytes:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.errors import ArvadosError
-from arv_keepdocker.keep.journal import LIMIT, Journal, valid
-from arv_keepdocker.keep.locators import locators, portable_data_hash
-from arv_keepdocker.keep.sender import ROOMS, Sender, Stored
+from arv_keepdocker.keep.block_sender import SLOTS, BlockSender, StoredBlock
+from arv_keepdocker.keep.journal import LIMIT, Journal
+from arv_keepdocker.keep.locators import is_signed_until, locators, portable_data_hash
 
 MIB = 1 << 20
 
@@ -149,11 +149,11 @@ def test_every_token_and_cluster_has_its_journal() -> None:
 
 
 def test_which_locators_are_good() -> None:
-    assert valid(locator(1))
-    assert valid(locator(1).replace("+A", "+K@zzzzz+A") + "+Zx")
+    assert is_signed_until(locator(1))
+    assert is_signed_until(locator(1).replace("+A", "+K@zzzzz+A") + "+Zx")
     for bad in ("", "d41d8cd98f00b204e9800998ecf8427e+0", locator(1)[:-1], locator(1) + " x", locator(1).upper()):
-        assert not valid(bad)
-    assert not valid(locator(1, 100), 101)
+        assert not is_signed_until(bad)
+    assert not is_signed_until(locator(1, 100), 101)
 
 
 # The sender
@@ -177,11 +177,15 @@ def test_what_is_known_is_not_sent() -> None:
         return f"{hashlib.md5(data).hexdigest()}+{len(data)}+Asigned"
 
     known = f"{hashlib.md5(b'known').hexdigest()}+5"
-    with Sender(remember, lambda: {known: "reused"}, threads=2) as sender:
+    with BlockSender(remember, lambda: {known: "reused"}, threads=2) as sender:
         futures = [sender.send(data) for data in (b"known", b"other", b"longer")]
         found = [future.result() for future in futures]
-        assert sender.send(b"other").result() == Stored(signed(b"other"), reused=True)
-    assert found == [Stored("reused", True), Stored(signed(b"other"), False), Stored(signed(b"longer"), False)]
+        assert sender.send(b"other").result() == StoredBlock(signed(b"other"), reused=True)
+    assert found == [
+        StoredBlock("reused", True),
+        StoredBlock(signed(b"other"), False),
+        StoredBlock(signed(b"longer"), False),
+    ]
     assert sorted(put) == [b"longer", b"other"]
     assert (sender.sent, sender.reused) == (11, 10)
 
@@ -196,22 +200,22 @@ def test_only_so_many_blocks_are_in_memory_and_the_threads_end() -> None:
 
     sent: list[int] = []
 
-    def send_all(sender: Sender) -> None:
-        for number in range(2 * ROOMS):
-            sender.take_room()
+    def send_all(sender: BlockSender) -> None:
+        for number in range(2 * SLOTS):
+            sender.take_slot()
             sender.send(bytes(number))
             sent.append(number)
 
-    with Sender(slow, dict, threads=2) as sender:
+    with BlockSender(slow, dict, threads=2) as sender:
         thread = threading.Thread(target=send_all, args=(sender,))
         thread.start()
-        wait(lambda: len(sent) == ROOMS)
+        wait(lambda: len(sent) == SLOTS)
         time.sleep(0.1)
-        assert len(sent) == ROOMS
+        assert len(sent) == SLOTS
         go.set()
         thread.join()
-        for _ in range(ROOMS):  # every room is free again
-            with sender.room():
+        for _ in range(SLOTS):  # every room is free again
+            with sender.slot():
                 pass
         assert sender.send(b"last").result().locator.endswith("+4")
     wait(lambda: threading.active_count() <= before)  # of other tests, some may end
@@ -227,7 +231,7 @@ def test_the_same_block_is_sent_once(threads: int) -> None:
         return f"{hashlib.md5(data).hexdigest()}+{len(data)}+A"
 
     blocks = [bytes(1000), b"\1" * 1000, bytes(999), *[bytes(1000)] * 5, b"\1" * 1000, bytes(500) + b"\1" + bytes(499)]
-    with Sender(slow, dict, threads) as sender:
+    with BlockSender(slow, dict, threads) as sender:
         stored = [sender.send(block) for block in blocks]
         assert [one.result().locator for one in stored] == [
             f"{hashlib.md5(block).hexdigest()}+{len(block)}+A" for block in blocks
@@ -245,16 +249,16 @@ def test_the_first_failure_ends_it() -> None:
     def refuse(data: bytes, key: str) -> str:
         raise ArvadosError("full")
 
-    with Sender(refuse, dict, threads=2) as sender:
+    with BlockSender(refuse, dict, threads=2) as sender:
         with pytest.raises(ArvadosError, match="full"):
             sender.send(b"1").result()
         with pytest.raises(ArvadosError, match="full"):
-            sender.take_room()
+            sender.take_slot()
 
 
 def test_what_is_known_cannot_be_found_out() -> None:
     def fail() -> dict[str, str]:
         raise ArvadosError("no answer")
 
-    with Sender(lambda data, key: "x", fail, threads=2) as sender, pytest.raises(ArvadosError, match="no answer"):
+    with BlockSender(lambda data, key: "x", fail, threads=2) as sender, pytest.raises(ArvadosError, match="no answer"):
         sender.send(b"1").result()

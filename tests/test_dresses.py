@@ -160,7 +160,7 @@ def _layout(draw: Draw, layers: Sequence[bytes], config: bytes, names: Sequence[
 
 
 def read(data: bytes) -> Image:
-    return archive.read(io.BytesIO(data), NoSink(), Selection())
+    return archive.read_image(io.BytesIO(data), NoSink(), Selection())
 
 
 @settings(max_examples=120, deadline=None)

@@ -120,9 +120,9 @@ STRANGE_LISTS = [
 
 @pytest.mark.parametrize(("answer", "problem"), STRANGE_LISTS)
 def test_an_answer_that_is_not_arvados_own(answer: str, problem: str) -> None:
-    asked = arv_keepdocker.catalog.client.Cluster(api=None, retries=0)
+    asked = arv_keepdocker.catalog.client.ArvadosClient(api=None, retries=0)
     with pytest.raises(ArvadosError, match=f"^listing things: Arvados' answer could not be read: {problem}$"):
-        asked.ask("listing things", Answering(answer), items=["uuid"])
+        asked.execute("listing things", Answering(answer), items=["uuid"])
 
 
 def test_a_host_that_is_none(run: Command) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.keep.sender import ROOMS
+from arv_keepdocker.keep.block_sender import SLOTS
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, stored
@@ -380,4 +380,4 @@ def test_killed_and_started_again(
     stored(run(*words))
     fetched = {request.rpartition("/")[2] for request in gets(front)} & set(map(sha256, layers))
     assert last in fetched
-    assert len(fetched) <= ROOMS + 2  # those that were being fetched, and those whose blocks were being sent
+    assert len(fetched) <= SLOTS + 2  # those that were being fetched, and those whose blocks were being sent

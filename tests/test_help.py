@@ -14,7 +14,7 @@ import pytest
 
 import arv_keepdocker
 from arv_keepdocker import errors
-from arv_keepdocker.cli import about, manual
+from arv_keepdocker.cli import help_texts, manual
 from arv_keepdocker.cli.filters import Filters
 from arv_keepdocker.cli.parser import option_parser
 from arv_keepdocker.errors import UsageError
@@ -51,9 +51,9 @@ def test_help_comes_in_groups_that_fit_a_terminal(run: Command) -> None:
     for action in option_parser()._actions:
         names = ", ".join(action.option_strings) or action.metavar
         assert [title for title in groups if re.search(rf"^  {names}( |$)", found[title], re.MULTILINE)], names
-    for status, meaning in about.EXIT_STATUSES.items():
+    for status, meaning in help_texts.EXIT_STATUSES.items():
         assert re.search(rf"^  {status} +{meaning.split()[0]}", found["exit status"], re.MULTILINE)
-    for table, title in ((about.ENVIRONMENT, "environment"), (about.FILES, "files")):
+    for table, title in ((help_texts.ENVIRONMENT, "environment"), (help_texts.FILES, "files")):
         assert [line.split()[0] for line in found[title].splitlines() if re.match("  [^ ]", line)] == list(table)
 
 
@@ -77,7 +77,7 @@ def test_exit_statuses_are_those_that_there_are() -> None:
         return {cls.exit_status}.union(*map(below, cls.__subclasses__()))
 
     others = {0, 7, 130, 143}
-    assert set(about.EXIT_STATUSES) == below(errors.KeepdockerError) | others
+    assert set(help_texts.EXIT_STATUSES) == below(errors.KeepdockerError) | others
 
 
 def variables() -> set[str]:
@@ -91,13 +91,13 @@ def variables() -> set[str]:
 
 def test_environment_variables_are_those_that_there_are() -> None:
     others = variables() - NOT_THE_USERS - NOT_VARIABLES
-    assert set(about.ENVIRONMENT) == others | SDKS | DOCKERS
+    assert set(help_texts.ENVIRONMENT) == others | SDKS | DOCKERS
 
 
 def test_files_are_where_they_are_said_to_be(engine: Engine, run: Command, project: str) -> None:
     home = run.directory / "home"
     settings, cache = "~/.config/arvados/settings.conf", "~/.cache/arvados/docker"
-    assert {settings, cache} < {*about.FILES}
+    assert {settings, cache} < {*help_texts.FILES}
     names = ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN")
     path = home / settings.removeprefix("~/")
     path.parent.mkdir(parents=True)
@@ -112,20 +112,20 @@ def test_json_has_the_keys_that_are_documented(engine: Engine, run: Command, pro
     for form in ("json", "jsonl"):
         found = json.loads(run("images", "--project-uuid", project, "--format", form).stdout)
         (image,) = found if form == "json" else [found]
-        assert list(image) == list(about.JSON_KEYS)
+        assert list(image) == list(help_texts.JSON_KEYS)
 
 
 def test_filters_are_those_that_there_are(run: Command) -> None:
-    for pattern in about.FILTERS:
+    for pattern in help_texts.FILTERS:
         Filters.parse([pattern])
-    keys = dict.fromkeys(pattern.partition("=")[0] for pattern in about.FILTERS)
+    keys = dict.fromkeys(pattern.partition("=")[0] for pattern in help_texts.FILTERS)
     with pytest.raises(UsageError) as error:
         Filters.parse(["nosuch=1"])
     assert error.value.hint == f"There are {', '.join(f'{key}=...' for key in keys)}."
 
 
 def test_examples_are_commands_that_there_are() -> None:
-    for _, command in about.EXAMPLES:
+    for _, command in help_texts.EXAMPLES:
         ours = [part for part in command.split(" | ") if part.startswith("arv-keepdocker ")]
         assert ours
         for part in ours:
@@ -144,8 +144,15 @@ def test_the_manual_page(tmp_path: Path) -> None:
     ]
     assert not re.findall(r"^[.'](?!TH |SH |SS |TP$|PP$|RS 4$|RE$|nf$|fi$|br$|B ).*", page, re.MULTILINE)
     plain = re.sub(r"\\f[BIR]", "", page).replace("\\-", "-").replace("\\(ti", "~").replace("\\&", "")
-    tables = (about.EXIT_STATUSES, about.ENVIRONMENT, about.FILES, about.FILTERS, about.JSON_KEYS, about.RESULT_KEYS)
-    for term in [str(term) for table in tables for term in table] + [command for _, command in about.EXAMPLES]:
+    tables = (
+        help_texts.EXIT_STATUSES,
+        help_texts.ENVIRONMENT,
+        help_texts.FILES,
+        help_texts.FILTERS,
+        help_texts.JSON_KEYS,
+        help_texts.RESULT_KEYS,
+    )
+    for term in [str(term) for table in tables for term in table] + [command for _, command in help_texts.EXAMPLES]:
         assert f"\n{term}\n" in plain
     (tmp_path / "page.1").write_text(page)
     for checker in (["mandoc", "-T", "lint"], ["groff", "-man", "-ww", "-z"]):

@@ -223,7 +223,7 @@ def test_a_configuration_that_is_hard_to_write_again(depth: int, number: bytes) 
 
 
 def read(data: bytes) -> Image:
-    return archive.read(io.BytesIO(data), NoSink(), Selection())
+    return archive.read_image(io.BytesIO(data), NoSink(), Selection())
 
 
 def test_an_archive_that_is_called_like_an_option(project: str, run: Command, tmp_path: Path) -> None:

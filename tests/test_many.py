@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.cli import about
+from arv_keepdocker.cli import help_texts
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
@@ -82,7 +82,7 @@ def test_what_images_share_is_sent_once(five: list[images.Image], project: str, 
     result = run("--project-uuid", project, "--format", "json", "--images-from", "-", input=text(five))
     assert result.status == 0, result.stderr
     found = [json.loads(line) for line in result.stdout.splitlines()]
-    assert all(list(values) == list(about.RESULT_KEYS) for values in found)
+    assert all(list(values) == list(help_texts.RESULT_KEYS) for values in found)
     assert sent_to_keep(sandbox) < 7 * BIG + (1 << 20)
     assert sum(values["sent"] for values in found) == sent_to_keep(sandbox)
     assert sorted(sum(each["new"] for each in values["layers"]) for values in found) == [1, 1, 1, 2, 2]
@@ -131,7 +131,7 @@ def test_one_that_fails_does_not_stop_the_others(five: list[images.Image], proje
     found = [json.loads(line) for line in result.stdout.splitlines()]
     assert [values["image"] for values in found] == given
     assert [values.get("exit_status") for values in found] == [None, 3, 2, None, 2, None]
-    assert all(list(values) == list(about.ERROR_KEYS) for values in found if "error" in values)
+    assert all(list(values) == list(help_texts.ERROR_KEYS) for values in found if "error" in values)
     # The first failure's, whichever comes first.
     assert run(*words, input="\n".join(reversed(given))).status == 2
 

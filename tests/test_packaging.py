@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from arv_keepdocker.cli import about
+from arv_keepdocker.cli import help_texts
 from arv_keepdocker.cli.parser import option_parser
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def options() -> set[str]:
 def test_the_manual_page_has_every_option(share: Path, command: str) -> None:
     page = (share / "man" / "man1" / f"{command}.1").read_text().replace("\\", "")
     assert set(re.findall(r"(?:^|, )fB(--?[a-z][a-z-]*)fR", page, re.MULTILINE)) == options()
-    assert f"{command} - {about.PURPOSE}".rstrip(".") in page
+    assert f"{command} - {help_texts.PURPOSE}".rstrip(".") in page
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -74,7 +74,7 @@ class _Writer:
 def read(data: bytes, wanted: Selection = ANY, sink: Sink | None = None) -> Image:
     sink = Sink() if sink is None else sink
     try:
-        return archive.read(io.BytesIO(data), sink, wanted)
+        return archive.read_image(io.BytesIO(data), sink, wanted)
     finally:
         assert sink.open == 0
 
@@ -92,7 +92,7 @@ def test_every_engines_archive_reads_right(name: str) -> None:
     facts = FACTS[name]
     sink = Sink()
     with (FIXTURES / "archives" / name).open("rb") as file:
-        found = archive.read(file, sink, Selection())
+        found = archive.read_image(file, sink, Selection())
     assert found.id == facts["config_digest"]
     assert found.created == facts["created"]
     assert [layer.diff_id for layer in found.layers] == facts["diff_ids"]
@@ -231,7 +231,7 @@ def test_a_universal_image_that_a_containerd_store_has_saved() -> None:
 
 def parts(file: io.BytesIO, sink: Sink, wanted: Selection) -> Image:
     """The image of an archive that can be read anywhere."""
-    return archive.find(scan(file, sink, pass_over=file.seek), sink, wanted)
+    return archive.select_image(scan(file, sink, pass_over=file.seek), sink, wanted)
 
 
 class Counting(io.BytesIO):

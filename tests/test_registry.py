@@ -20,8 +20,8 @@ from arv_keepdocker.images.image import Image, Selection
 from arv_keepdocker.images.layers import Layer
 from arv_keepdocker.images.platform import Platform
 from arv_keepdocker.sources.registry.client import RegistryClient
-from arv_keepdocker.sources.registry.names import RepositoryName
-from arv_keepdocker.sources.registry.source import RegistrySource
+from arv_keepdocker.sources.registry.registry_source import RegistrySource
+from arv_keepdocker.sources.registry.repository_name import RepositoryName
 from arv_keepdocker.sources.registry.transport import Transport
 from arv_keepdocker.terminal import display
 from arv_keepdocker.terminal.display import Display

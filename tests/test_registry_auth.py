@@ -21,8 +21,8 @@ from arv_keepdocker.sandbox.certificate import tls_context
 from arv_keepdocker.sources.registry.auth import Challenge, challenges
 from arv_keepdocker.sources.registry.client import RegistryClient
 from arv_keepdocker.sources.registry.credentials import Credentials
-from arv_keepdocker.sources.registry.names import RepositoryName
-from arv_keepdocker.sources.registry.source import RegistrySource
+from arv_keepdocker.sources.registry.registry_source import RegistrySource
+from arv_keepdocker.sources.registry.repository_name import RepositoryName
 from arv_keepdocker.sources.registry.transport import Transport
 from arv_keepdocker.terminal.display import Display
 from tests.engines import Registry

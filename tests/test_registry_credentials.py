@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.sources.registry import credentials, helpers
+from arv_keepdocker.sources.registry import credential_helpers, credentials
 from arv_keepdocker.sources.registry.credentials import Credentials
-from arv_keepdocker.sources.registry.names import RepositoryName
+from arv_keepdocker.sources.registry.repository_name import RepositoryName
 from arv_keepdocker.terminal.display import Display
 
 HUB = "https://index.docker.io/v1/"
@@ -281,8 +281,8 @@ def test_a_helper_with_a_path_for_a_name(place: Place) -> None:
 
 def test_a_helper_that_hangs_is_ended(place: Place) -> None:
     helper(place, "x", f"sleep 1000 & echo $! > {place.directory}/pid; wait")
-    with pytest.raises(helpers.HelperError, match="did not answer within 1 s"):
-        helpers.ask("docker-credential-x", "registry.example", seconds=1)
+    with pytest.raises(credential_helpers.HelperError, match="did not answer within 1 s"):
+        credential_helpers.ask("docker-credential-x", "registry.example", seconds=1)
     state = Path(f"/proc/{(place.directory / 'pid').read_text().strip()}/stat")
     deadline = time.monotonic() + 20
     while state.exists() and state.read_text().split()[2] != "Z":
@@ -291,7 +291,7 @@ def test_a_helper_that_hangs_is_ended(place: Place) -> None:
 
 def test_what_a_helper_has_started_is_not_waited_for(place: Place) -> None:
     helper(place, "x", f"""sleep 1000 & echo $! > {place.directory}/pid; echo '{{"Username": "u", "Secret": "s"}}'""")
-    answer = helpers.ask("docker-credential-x", "registry.example", seconds=100)
+    answer = credential_helpers.ask("docker-credential-x", "registry.example", seconds=100)
     os.kill(int((place.directory / "pid").read_text()), 9)
     assert answer == ("u", "s")
 

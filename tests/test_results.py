@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from arv_keepdocker.cli import about
+from arv_keepdocker.cli import help_texts
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine, Registry, docker
@@ -23,7 +23,7 @@ def told(result: Result, status: int = 0) -> dict[str, Any]:
     assert result.status == status, result.stderr
     assert result.stdout.count("\n") == 1
     values: dict[str, Any] = json.loads(result.stdout)
-    assert list(values) == list(about.RESULT_KEYS)
+    assert list(values) == list(help_texts.RESULT_KEYS)
     assert 0 < values["seconds"] < 120
     return values
 

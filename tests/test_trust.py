@@ -129,7 +129,7 @@ def image_id(path: Path) -> str:
     from arv_keepdocker.images.layers import NoSink
 
     with path.open("rb") as file:
-        return archive.read(file, NoSink(), Selection()).id
+        return archive.read_image(file, NoSink(), Selection()).id
 
 
 def test_silent_says_which_lock_it_waits_for(project: str, run: Command, tmp_path: Path) -> None:
@@ -454,9 +454,9 @@ def test_something_else_in_the_place_of_a_saved_image(
 
 @pytest.mark.parametrize("answer", ["[" * 100_000, json.dumps({"items": [{"uuid": ["x" * (1 << 20)] * 3}]})])
 def test_an_answer_that_is_hard_to_read(answer: str) -> None:
-    asked = arv_keepdocker.catalog.client.Cluster(api=None, retries=0)
+    asked = arv_keepdocker.catalog.client.ArvadosClient(api=None, retries=0)
     with pytest.raises(ArvadosError, match="could not be read") as caught:
-        asked.ask("listing things", Answering(answer), items=["uuid"])
+        asked.execute("listing things", Answering(answer), items=["uuid"])
     assert len(str(caught.value)) < 1000
 
 
@@ -470,7 +470,7 @@ def test_a_list_that_never_ends() -> None:
         def list(self, **parameters: object) -> Answering:
             return Answering('{"items": [{"uuid": "zzzzz-o0j2j-000000000000000"}], "limit": "x"}')
 
-    found = arv_keepdocker.catalog.client.Cluster(Lists(), retries=0).find("links", [], [])
+    found = arv_keepdocker.catalog.client.ArvadosClient(Lists(), retries=0).list_all("links", [], [])
     with pytest.raises(ArvadosError, match="same page"):
         list(found)
 
@@ -483,7 +483,7 @@ def test_a_list_that_never_ends() -> None:
 def test_a_description_of_the_api_that_cannot_be_right(said: dict[str, object], what: str) -> None:
     api = types.SimpleNamespace(_rootDesc=said)
     with pytest.raises(ArvadosError, match="description of its API"):
-        getattr(arv_keepdocker.catalog.client.Cluster(api, retries=0), what)
+        getattr(arv_keepdocker.catalog.client.ArvadosClient(api, retries=0), what)
 
 
 def test_a_home_whose_disk_takes_nothing(project: str, run: Command) -> None:

@@ -29,11 +29,11 @@ from arv_keepdocker.images.canonical import BLOCK_SIZE, OWN_BLOCKS, Arrangement,
 from arv_keepdocker.images.image import UNIVERSAL_OF, Image
 from arv_keepdocker.images.layers import Layer
 from arv_keepdocker.images.platform import USUAL
+from arv_keepdocker.keep.block_sender import BlockSender
 from arv_keepdocker.keep.journal import Journal
-from arv_keepdocker.keep.known_layers import Known, StoredManifest
+from arv_keepdocker.keep.keep_sink import Composed, KeepSink, LostLayerError
+from arv_keepdocker.keep.known_layers import KnownLayers, StoredManifest
 from arv_keepdocker.keep.locators import block_key, block_size, blocks_of_one_file, manifest, portable_data_hash
-from arv_keepdocker.keep.sender import Sender
-from arv_keepdocker.keep.units import Composed, LostLayerError, Units
 from tests.test_blocks import wait
 
 MIB = 1 << 20
@@ -84,7 +84,7 @@ def image_of(layers: Sequence[Layer], **members: Any) -> Image:
     return Image(config=data, layers=tuple(layers), platform=USUAL)
 
 
-def feed(units: Units, data: bytes, rng: random.Random | None = None) -> Layer:
+def feed(units: KeepSink, data: bytes, rng: random.Random | None = None) -> Layer:
     writer = units.begin()
     view = memoryview(data)
     while view:
@@ -96,10 +96,10 @@ def feed(units: Units, data: bytes, rng: random.Random | None = None) -> Layer:
 
 @contextmanager
 def sink(
-    keep: Keep, known: Known | None = None, journal: Journal | None = None, threads: int = 2, **options: Any
-) -> Iterator[Units]:
-    with Sender(keep.put, known.blocks if known is not None else dict, threads) as sender:
-        units = Units(sender, known, journal, **options)
+    keep: Keep, known: KnownLayers | None = None, journal: Journal | None = None, threads: int = 2, **options: Any
+) -> Iterator[KeepSink]:
+    with BlockSender(keep.put, known.blocks if known is not None else dict, threads) as sender:
+        units = KeepSink(sender, known, journal, **options)
         yield units
         units.close()
 
@@ -120,13 +120,13 @@ def stored(keep: Keep, datas: Sequence[bytes], universal: bool = False, order: S
 
 def known_of(
     keep: Keep, *texts: str, mine: bool = True, journal: Journal | None = None, asked: list[None] | None = None
-) -> Known:
+) -> KnownLayers:
     def load() -> list[StoredManifest]:
         if asked is not None:
             asked.append(None)
         return [StoredManifest(text, mine) for text in texts]
 
-    return Known(load, journal, keep.get, 0)
+    return KnownLayers(load, journal, keep.get, 0)
 
 
 SIZES = st.lists(
@@ -249,7 +249,7 @@ def test_layers_larger_than_a_block_and_what_is_kept_back() -> None:
         assert [block_size(key) for key in keep.sent] == [BLOCK_SIZE]
         layer = writer.finish()
         arrangement = arrange(image_of([layer]), universal=False)
-        assert arrangement.runs[0].blocks == [BLOCK_SIZE, BLOCK_SIZE, 5 * MIB + 512]
+        assert arrangement.segments[0].blocks == [BLOCK_SIZE, BLOCK_SIZE, 5 * MIB + 512]
         text = text_of(arrangement, units.compose(arrangement, [layer]))
     assert keep.file(text)[512 : 512 + len(data)] == data
 
@@ -305,8 +305,8 @@ import os, sys, threading, time
 sys.path.insert(0, os.getcwd())
 import arvados, arvados.keep  # what a run has in memory, too
 from arv_keepdocker.images.canonical import arrange
-from arv_keepdocker.keep.sender import Sender
-from arv_keepdocker.keep.units import Units
+from arv_keepdocker.keep.block_sender import Sender
+from arv_keepdocker.keep.keep_sink import Units
 from tests.test_units import image_of
 
 piece = os.urandom(1 << 20)
@@ -465,7 +465,7 @@ def test_last_blocks_are_read_once_on_a_machine(tmp_path: Path) -> None:
     texts.append(f". {keep.put(b'no archive')} 0:10:sha256\\072{'0' * 64}.tar\n")
     for expected in (4, 0):
         keep.got.clear()
-        assert known_of(keep, *texts, journal=journal).find(sha256(b"")) == []
+        assert known_of(keep, *texts, journal=journal).copies_of(sha256(b"")) == []
         assert len(keep.got) == expected
     assert len(journal.read(0).images) == 4
 
@@ -476,7 +476,7 @@ def test_only_what_we_would_have_written_is_recognized(seed: int) -> None:
     rng = random.Random(seed)
     layers = [Layer(sha256(b"%d" % number), rng.randint(0, 2 * OWN_BLOCKS)) for number in range(rng.randint(0, 5))]
     arrangement = arrange(image_of(layers), rng.random() < 0.5)
-    sizes = [size for run in arrangement.runs for size in run.blocks] + [len(arrangement.end)]
+    sizes = [size for run in arrangement.segments for size in run.blocks] + [len(arrangement.end)]
     assert parse(arrangement.end, sizes) == arrangement
     damaged = bytearray(arrangement.end)
     damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
@@ -589,5 +589,5 @@ def test_a_layer_that_stays_compressed_is_named_by_its_own_digest() -> None:
     assert parse(keep.blocks[block_key(locators[-1])], list(map(block_size, locators))) == arrangement
     assert json.loads(find(arrangement, arrangement.image_id))["layers"][0]["mediaType"].endswith(".tar+zstd")
     # Nobody has checked its diff id.
-    assert known_of(keep, text).find(layer.diff_id) == []
-    assert known_of(keep, text).find(layer.digest) == []
+    assert known_of(keep, text).copies_of(layer.diff_id) == []
+    assert known_of(keep, text).copies_of(layer.digest) == []

@@ -10,9 +10,9 @@ from ..errors import ArvadosError, quoted
 from ..parallel import Workers
 from ..terminal.display import Display
 from . import settings
-from .api_errors import ArvadosRefusedError, explained
-from .attempts import Attempts
-from .connection import Connection, api_client, connections, once, sent_once
+from .arvados_errors import ArvadosRefusedError, explained
+from .connection import Connection, api_client, connections, without_resending, without_sdk_retries
+from .retry import Retry
 from .validation import FIELDS, check
 
 _PAGE = 1000
@@ -23,7 +23,7 @@ _CHUNK = _PAGE - 1
 Record = Mapping[str, Any]
 
 
-class Cluster:
+class ArvadosClient:
     """What the API server is asked and told. Every method raises ArvadosError, which says what for."""
 
     def __init__(self, api: Any, retries: int, display: Display | None = None) -> None:
@@ -34,10 +34,10 @@ class Cluster:
         """
         settings.check_token(getattr(api, "api_token", None))
         self.api = api
-        self.attempts = Attempts(retries, display)
+        self.retry = Retry(retries, display)
 
     @classmethod
-    def connect(cls, retries: int, display: Display | None = None, cache: bool = True) -> "Cluster":
+    def connect(cls, retries: int, display: Display | None = None, cache: bool = True) -> "ArvadosClient":
         """The cluster that the user's environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN).
 
         Without `cache` the SDK asks for the API's description instead of taking it from the disk.
@@ -49,12 +49,12 @@ class Cluster:
             with explained(f"connecting to {whom}", first=True):
                 return api_client(cache)
 
-        return cls(Attempts(retries, display)(whom, connected), retries, display)
+        return cls(Retry(retries, display)(whom, connected), retries, display)
 
     @property
     def retries(self) -> int:
         """How often to try again what fails for a while."""
-        return self.attempts.retries
+        return self.retry.retries
 
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
@@ -94,7 +94,7 @@ class Cluster:
     def scopes(self) -> Sequence[str] | None:
         """What the token is good for: `all`, or methods and paths; None for a token that may not even ask that."""
         try:
-            token = self.ask("asking what the token is good for", self.api.api_client_authorizations().current())
+            token = self.execute("asking what the token is good for", self.api.api_client_authorizations().current())
         except ArvadosRefusedError as error:
             if error.http_status not in (403, 404):  # 404: a token of another cluster, or from the configuration
                 raise
@@ -106,7 +106,7 @@ class Cluster:
         """Whether the token is good for that, by trying to create one that cannot be."""
         request = self.api.collections().create(body={"collection": {"manifest_text": "no manifest"}})
         try:
-            self.ask("trying what the token is good for", request)
+            self.execute("trying what the token is good for", request)
         except ArvadosRefusedError as error:
             return error.http_status != 403
         return True
@@ -121,47 +121,43 @@ class Cluster:
 
     def current_user(self) -> Record:
         """The user whose token is used."""
-        return self.ask("asking who the user is", self.api.users().current(), fields=["uuid"])
+        return self.execute("asking who the user is", self.api.users().current(), fields=["uuid"])
 
     def get(self, resource: str, uuid: str, **parameters: object) -> Record:
         """One object, a collection with its signed manifest."""
         request = getattr(self.api, resource)().get(uuid=uuid, **parameters)
-        return self.ask(f"reading {uuid}", request, fields=FIELDS[resource])
+        return self.execute(f"reading {uuid}", request, fields=FIELDS[resource])
 
     def create(
-        self, resource: str, what: str, body: Record, made: Callable[[], Record | None], **parameters: object
+        self, resource: str, what: str, body: Record, find_existing: Callable[[], Record | None], **parameters: object
     ) -> Record:
         """Make an object, once; `what` says which for the error message.
 
-        An attempt may have done its work though its answer was lost. So before another one, or giving up, `made` looks
-        whether the object is there.
+        An attempt may have done its work though its answer was lost. So before another one, or giving up,
+        `find_existing` looks whether the object is there.
         """
         whom = f"Arvados: creating {what}"
 
         def attempt() -> Record:
             request = getattr(self.api, resource)().create(body=body, **parameters)
             try:
-                with sent_once(request.http):
-                    return self.ask(f"creating {what}", request, retries=0, fields=["uuid"])
+                with without_resending(request.http):
+                    return self.execute(f"creating {what}", request, retries=0, fields=["uuid"])
             except ArvadosError as error:
-                if error.trouble is not None:
+                if error.retry_reason is not None:
                     with contextlib.suppress(ArvadosError):
-                        record = made()
+                        record = find_existing()
                         if record is not None:
                             return record
                 raise
 
-        return self.attempts(whom, attempt)
+        return self.retry(whom, attempt)
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
         """Change the fields of an object that `body` has."""
-        return self.ask(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
+        return self.execute(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
 
-    def delete(self, resource: str, uuid: str) -> None:
-        """Delete an object; a collection goes to the trash."""
-        self.ask(f"deleting {uuid}", getattr(self.api, resource)().delete(uuid=uuid))
-
-    def find(
+    def list_all(
         self,
         resource: str,
         filters: Sequence[Sequence[object]],
@@ -175,14 +171,14 @@ class Cluster:
         """
         after: list[list[object]] = []
         while True:
-            items, more = self.page(resource, [*filters, *after], select, connection)
+            items, more = self.list_page(resource, [*filters, *after], select, connection)
             yield from items
             if not more:
                 return
             if after == (after := [["uuid", ">", items[-1]["uuid"]]]):
                 raise ArvadosError(f"listing {resource}: Arvados gives the same page again and again")
 
-    def newest(
+    def list_newest(
         self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str], limit: int
     ) -> Sequence[Record]:
         """Those that were made last of the objects that pass the `filters`, `limit` (up to 1000) or fewer."""
@@ -190,23 +186,23 @@ class Cluster:
         request = method(
             filters=filters, select=[*select, "created_at"], order=["created_at desc"], limit=limit, count="none"
         )
-        items: Sequence[Record] = self.ask(f"listing {resource}", request, items=select)["items"]
+        items: Sequence[Record] = self.execute(f"listing {resource}", request, items=select)["items"]
         return items
 
-    def page(
+    def list_page(
         self,
         resource: str,
         filters: Sequence[Sequence[object]],
         select: Sequence[str],
         connection: Connection | None = None,
     ) -> tuple[list[Record], bool]:
-        """The first of the objects that `find` finds, by uuid, and whether there may be more."""
+        """The first of the objects that `list_all` finds, by uuid, and whether there may be more."""
         connection = connection or Connection(self.api)
         fields = sorted({*select, "uuid"})
         request = connection.method(resource)(
             filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none"
         )
-        page = self.ask(f"listing {resource}", request, connection, items=fields)
+        page = self.execute(f"listing {resource}", request, connection, items=fields)
         items = page["items"]
         limit = page.get("limit")
         return items, bool(items) and len(items) >= (limit if type(limit) is int and limit > 0 else 1)
@@ -215,9 +211,11 @@ class Cluster:
         """How many objects pass the `filters`; the server need not read any of them."""
         connection = connection or Connection(self.api)
         request = connection.method(resource)(filters=filters, select=["uuid"], limit=0, count="exact")
-        return int(self.ask(f"counting {resource}", request, connection, fields=["items_available"])["items_available"])
+        return int(
+            self.execute(f"counting {resource}", request, connection, fields=["items_available"])["items_available"]
+        )
 
-    def find_in(
+    def list_in(
         self,
         resource: str,
         field: str,
@@ -225,10 +223,10 @@ class Cluster:
         filters: Sequence[Sequence[object]],
         select: Sequence[str],
     ) -> Iterator[Record]:
-        """As `find`, of the objects whose `field` is one of `values`, however many these are."""
+        """As `list_all`, of the objects whose `field` is one of `values`, however many these are."""
         if len(values) <= _CHUNK:
             if values:
-                yield from self.find(resource, [*filters, [field, "in", values]], select)
+                yield from self.list_all(resource, [*filters, [field, "in", values]], select)
             return
         with self.workers([resource]) as workers:
             queries = [
@@ -238,7 +236,7 @@ class Cluster:
                 yield from records
 
     def _all(self, *query: Any) -> list[Record]:
-        return list(self.find(*query))
+        return list(self.list_all(*query))
 
     @property
     def is_for_threads(self) -> bool:
@@ -251,7 +249,7 @@ class Cluster:
         """Requests for lists of these resources side by side, where the API client allows that."""
         return Workers(connections(self.api, resources))
 
-    def ask(
+    def execute(
         self,
         what: str,
         request: Any,
@@ -270,14 +268,14 @@ class Cluster:
         through = {} if http is None else {"http": http}
 
         def answer() -> Record:
-            with explained(what), once(http):
+            with explained(what), without_sdk_retries(http):
                 found = request.execute(num_retries=0, **through)
                 check([found], fields if items is None else ["items"])
                 if items is not None:
                     check(found["items"], items)
                 return found  # type: ignore[no-any-return]
 
-        return self.attempts(f"Arvados: {what}", answer, retries)
+        return self.retry(f"Arvados: {what}", answer, retries)
 
 
 def like(text: str) -> str:

@@ -86,7 +86,7 @@ def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
 
 
 @contextlib.contextmanager
-def once(http: Any) -> Iterator[None]:
+def without_sdk_retries(http: Any) -> Iterator[None]:
     """Keep the SDK from trying again, which is done here, where it can be told."""
     if not hasattr(http, "num_retries"):
         yield
@@ -99,7 +99,7 @@ def once(http: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def sent_once(http: Any) -> Iterator[None]:
+def without_resending(http: Any) -> Iterator[None]:
     """Keep httplib2 from sending again what was not answered."""
     send = http._conn_request
 

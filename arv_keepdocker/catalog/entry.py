@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..images.platform import Platform
-from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 NAME_PROPERTY = "docker-image-repo-tag"
 NAME_LIMIT = 255
@@ -16,7 +16,7 @@ _FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """How an image is to be recorded: what the collection and its links will say."""
 
     project: str
@@ -45,14 +45,14 @@ class Entry:
         image_id = self.image_id[:12]
         return f"{' '.join(words)[: NAME_LIMIT - len(image_id) - 1]} {image_id}"
 
-    def made_at(self, created: str | None) -> "Entry":
+    def with_timestamp(self, created: str | None) -> "CatalogEntry":
         """The entry with what its links are to say: the time by which the scheduler finds the newest of several images,
         and how a later run recognizes the image."""
         properties: dict[str, object] = {"image_timestamp": created} if created else {}
-        return replace(self, link_properties={**properties, **self.recognized_by})
+        return replace(self, link_properties={**properties, **self.own_link_properties})
 
     @property
-    def recognized_by(self) -> dict[str, object]:
+    def own_link_properties(self) -> dict[str, object]:
         """The link properties of our own."""
         properties: dict[str, object] = {UNIVERSAL: True} if self.universal else {}
         if self.engine_id is not None:
@@ -76,7 +76,7 @@ class Entry:
         return [(HASH_LINK, self.image_id), *((NAME_LINK, name) for name in names if name is not None)]
 
 
-def file_in(manifest_text: str) -> str | None:
+def image_id_in(manifest_text: str) -> str | None:
     """The image id that a manifest's one file is named for; None if it is not an image's manifest.
 
     arv-put writes the colon as `\\072`; both are the same name (Keep manifest format).

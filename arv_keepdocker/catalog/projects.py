@@ -3,8 +3,8 @@
 import re
 
 from ..errors import ArvadosError, UsageError
-from .api_errors import ArvadosRefusedError
-from .client import Cluster, Record
+from .arvados_errors import ArvadosRefusedError
+from .client import ArvadosClient, Record
 
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
@@ -15,8 +15,8 @@ _WRITES = ("POST /arvados/v1/collections", "POST /arvados/v1/links")
 class Projects:
     """Asks for no more than is needed: what is only looked for is not checked for writing."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, client: ArvadosClient) -> None:
+        self._client = client
         self._user: Record | None = None
         self._found: dict[str, Record] = {}
         self._writable: set[str] = set()
@@ -25,10 +25,10 @@ class Projects:
     def user(self) -> Record:
         """The user whose token is used."""
         if self._user is None:
-            self._user = self._cluster.current_user()
+            self._user = self._client.current_user()
         return self._user
 
-    def find(self, uuid: str | None) -> str:
+    def resolve(self, uuid: str | None) -> str:
         """The UUID of the given project, which is there and can be read, or of the user's home.
 
         Raises UsageError or ArvadosError, also for the home of somebody else, unless the user is an administrator.
@@ -44,16 +44,16 @@ class Projects:
                 raise ArvadosError(
                     f"{uuid} is another user, and only an administrator may store images in other users' homes"
                 )
-        self._found[uuid] = self.owner(uuid)
+        self._found[uuid] = self.get(uuid)
         return uuid
 
-    def owner(self, uuid: str) -> Record:
+    def get(self, uuid: str) -> Record:
         """The project, or the user whose home it is, that the UUID names. Raises UsageError or ArvadosError."""
         if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
             raise UsageError(f"{uuid!r} is not the UUID of a project")
         self._check_cluster(uuid)
         try:
-            owner = self._cluster.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
+            owner = self._client.get("users" if _USER.fullmatch(uuid) else "groups", uuid)
         except ArvadosRefusedError as error:
             if error.http_status != 404:
                 raise
@@ -64,18 +64,18 @@ class Projects:
             raise ArvadosError(f"{uuid} is not a project but a {owner.get('group_class') or 'group'}")
         return owner
 
-    def called(self, uuid: str) -> str:
+    def display_name(self, uuid: str) -> str:
         """What to call a project that was found."""
         if _GROUP.fullmatch(uuid):
             return str(self._found.get(uuid, {}).get("name") or uuid)
         return "your home project" if uuid == self.user["uuid"] else f"the home project of {uuid}"
 
-    def refusal(self, uuid: str) -> ArvadosError | None:
+    def why_not_writable(self, uuid: str) -> ArvadosError | None:
         """Why nothing can be stored in the project, as far as that is known. Raises ArvadosError if it is not."""
         try:
             self.check_writable(uuid)
         except ArvadosError as error:
-            if error.trouble is not None:
+            if error.retry_reason is not None:
                 raise
             return error
         return None
@@ -100,7 +100,7 @@ class Projects:
         self._writable.clear()
 
     def _check_cluster(self, uuid: str) -> None:
-        prefix = self._cluster.uuid_prefix
+        prefix = self._client.uuid_prefix
         if not uuid.startswith(prefix):
             raise ArvadosError(
                 f"{uuid} belongs to the cluster {uuid[:5]}, and ARVADOS_API_HOST names {prefix}",
@@ -111,7 +111,7 @@ class Projects:
         if not _GROUP.fullmatch(uuid):
             return False
         try:
-            self._cluster.get("groups", uuid, include_trash=True)
+            self._client.get("groups", uuid, include_trash=True)
         except ArvadosRefusedError:
             return False
         return True
@@ -124,9 +124,9 @@ class Projects:
             )
 
     def _check_scopes(self) -> None:
-        scopes = self._cluster.scopes()
+        scopes = self._client.scopes()
         if scopes is None:
-            missing = [] if self._cluster.may_create_collections() else [_WRITES[0]]
+            missing = [] if self._client.may_create_collections() else [_WRITES[0]]
         else:
             missing = [request for request in _WRITES if not any(_allows(scope, request) for scope in scopes)]
         if missing:
@@ -136,7 +136,7 @@ class Projects:
             )
 
     def _check_project(self, uuid: str) -> None:
-        project = self._found.get(uuid) or self.owner(uuid)
+        project = self._found.get(uuid) or self.get(uuid)
         name = f"project {uuid} ({project.get('name')})"
         if project.get("frozen_by_uuid"):
             raise ArvadosError(f"{name} is frozen: nothing can be stored in it")

@@ -7,9 +7,9 @@ from functools import partial
 
 from ..parallel import Workers
 from . import uuid_ranges
-from .client import Cluster, Record, chunks
+from .client import ArvadosClient, Record, chunks
 from .connection import Connection
-from .link_records import FIELDS, HASH_LINK, NAME_LINK, Link
+from .links import FIELDS, HASH_LINK, NAME_LINK, Link
 
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
 _FEWER_FIELDS = {NAME_LINK: ("created_at", "head_uuid", "name", "properties"), HASH_LINK: ("head_uuid", "name")}
@@ -32,8 +32,8 @@ class LinkedCollections:
     """By their UUIDs, the fields that were asked for."""
 
 
-def of_links(
-    cluster: Cluster, links: Iterable[Record], project: str | None, fields: Sequence[str]
+def linked_collections(
+    client: ArvadosClient, links: Iterable[Record], project: str | None, fields: Sequence[str]
 ) -> LinkedCollections:
     """The links and their collections, as far as the `project` owns these if there is one, with these `fields`.
 
@@ -43,16 +43,16 @@ def of_links(
     linked = LinkedCollections()
     for record in links:
         (linked.hashes if record["link_class"] == HASH_LINK else linked.names).append(Link.of(record))
-    heads = cluster.own_collections(sorted({link.collection for link in [*linked.hashes, *linked.names]}))
-    portions = [partial(readable, cluster, portion, owned_by(project), fields) for portion in chunks(heads)]
-    with cluster.workers(["collections"]) if len(portions) > 1 else Workers([Connection(cluster.api)]) as workers:
+    heads = client.own_collections(sorted({link.collection for link in [*linked.hashes, *linked.names]}))
+    portions = [partial(readable_collections, client, portion, owned_by(project), fields) for portion in chunks(heads)]
+    with client.workers(["collections"]) if len(portions) > 1 else Workers([Connection(client.api)]) as workers:
         for found in workers.each(portions):
             linked.collections.update(found)
     return linked
 
 
-def readable(
-    cluster: Cluster,
+def readable_collections(
+    client: ArvadosClient,
     uuids: Sequence[str],
     filters: Sequence[Sequence[object]],
     fields: Sequence[str],
@@ -64,20 +64,24 @@ def readable(
     thousand images, 0.03 s instead of 0.5), unless some are missing.
     """
     filters = [["uuid", "in", uuids], *filters]
-    if not fields and cluster.count("collections", filters, connection) == len(uuids):
+    if not fields and client.count("collections", filters, connection) == len(uuids):
         return [(uuid, _NOTHING) for uuid in uuids]
-    found = cluster.find("collections", filters, fields, connection)
+    found = client.list_all("collections", filters, fields, connection)
     return [(record["uuid"], {name: record[name] for name in fields} or _NOTHING) for record in found]
 
 
-def of_all(cluster: Cluster, project: str | None, fields: Sequence[str]) -> LinkedCollections:
+def all_linked_collections(client: ArvadosClient, project: str | None, fields: Sequence[str]) -> LinkedCollections:
     """Every link that says a name or an id, and their collections; only what the `project` owns if there is one.
 
     Of few, two requests do. Of many, ranges of UUIDs are asked for side by side, and what a link with an id says
     beside that only where it matters.
     """
-    links, more = cluster.page("links", [_CLASSES, *owned_by(project)], FIELDS)
-    return _LargeCluster(cluster, project, fields).read(links) if more else of_links(cluster, links, project, fields)
+    links, more = client.list_page("links", [_CLASSES, *owned_by(project)], FIELDS)
+    return (
+        _LargeCluster(client, project, fields).read(links)
+        if more
+        else linked_collections(client, links, project, fields)
+    )
 
 
 def owned_by(project: str | None) -> Sequence[Sequence[object]]:
@@ -88,8 +92,8 @@ def owned_by(project: str | None) -> Sequence[Sequence[object]]:
 class _LargeCluster:
     """Reads the links of a large cluster."""
 
-    def __init__(self, cluster: Cluster, project: str | None, fields: Sequence[str]) -> None:
-        self._cluster = cluster
+    def __init__(self, client: ArvadosClient, project: str | None, fields: Sequence[str]) -> None:
+        self._client = client
         self._owned = owned_by(project)
         self._fields = fields
         self._linked = LinkedCollections()
@@ -101,11 +105,11 @@ class _LargeCluster:
         linked = self._linked
         for record in first:
             self._take(record["link_class"], [Link.of(record)])
-        with self._cluster.workers(["links", "collections"]) as workers:
+        with self._client.workers(["links", "collections"]) as workers:
             ranges = [partial(self._links, *query) for query in self._ranges(first)]
             for link_class, links in workers.each(ranges):
                 self._take(link_class, links)
-            heads = self._cluster.own_collections(self._heads)
+            heads = self._client.own_collections(self._heads)
             # What was stored meanwhile may have been seen in part.
             named = {link.collection for link in linked.names}
             self._unclear.update(head for head in heads if head not in linked.ids or head not in named)
@@ -114,7 +118,9 @@ class _LargeCluster:
             for names, hashes in workers.each(again):
                 linked.names += names
                 linked.hashes += hashes
-            portions = [partial(readable, self._cluster, chunk, self._owned, self._fields) for chunk in chunks(heads)]
+            portions = [
+                partial(readable_collections, self._client, chunk, self._owned, self._fields) for chunk in chunks(heads)
+            ]
             for found in workers.each(portions):
                 linked.collections.update((self._heads[uuid], record) for uuid, record in found)
         return linked
@@ -141,13 +147,13 @@ class _LargeCluster:
         self, link_class: str, limits: Sequence[Sequence[object]], connection: Connection
     ) -> tuple[str, list[Link]]:
         filters = [["link_class", "=", link_class], *limits, *self._owned]
-        found = self._cluster.find("links", filters, _FEWER_FIELDS[link_class], connection)
+        found = self._client.list_all("links", filters, _FEWER_FIELDS[link_class], connection)
         return link_class, [Link.of(record) for record in found]
 
     def _whole_links(self, heads: Sequence[str], connection: Connection) -> tuple[list[Link], list[Link]]:
         """All links to the collections: those that say names, and those that say ids."""
         filters = [["head_uuid", "in", heads], _CLASSES, *self._owned]
         both: dict[str, list[Link]] = {NAME_LINK: [], HASH_LINK: []}
-        for record in self._cluster.find("links", filters, FIELDS, connection):
+        for record in self._client.list_all("links", filters, FIELDS, connection):
             both[record["link_class"]].append(Link.of(record))
         return both[NAME_LINK], both[HASH_LINK]

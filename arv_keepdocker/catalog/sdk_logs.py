@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 from ..terminal.display import Display
 from . import settings
-from .api_errors import KeepProblem
+from .arvados_errors import KeepProblem
 
 _OURS = {"arvados", "arvados.arv_put"}
 """Loggers that tell the user something: where settings.conf was not found, and what arv-put does."""
@@ -75,7 +75,7 @@ def _tell_of_keep(record: logging.LogRecord, display: Display) -> None:
     said = str(record.args[-1])
     with contextlib.suppress(ValueError, TypeError, SyntaxError):
         status, reason = ast.literal_eval(said)  # the SDK's HttpError has no other words
-        said = KeepProblem.of(SimpleNamespace(status_code=status, reason=reason)).trouble
+        said = KeepProblem.of(SimpleNamespace(status_code=status, reason=reason)).summary
     display.retrying(f"arv-put: {said}")
 
 

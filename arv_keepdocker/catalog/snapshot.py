@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .client import Cluster, Record
-from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
+from .client import ArvadosClient, Record
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 _LINK = ("created_at", "head_uuid", "link_class", "name", "owner_uuid", "properties")
 _COLLECTION = (
@@ -24,13 +24,13 @@ _MEETS: Mapping[str, Callable[[Any, Any], bool]] = {
 """The operators of filters that are understood here; all others are the server's."""
 
 
-class Snapshot(Cluster):
+class Snapshot(ArvadosClient):
     """The cluster, of which everything about some images is known: what asks for no more than that is answered without
     a request, as it was when it was read. Everything else is asked and told as ever."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        super().__init__(cluster.api, 0)
-        self.attempts = cluster.attempts
+    def __init__(self, client: ArvadosClient) -> None:
+        super().__init__(client.api, 0)
+        self.retry = client.retry
         self._values: dict[str, set[str]] = {"name": set(), _BY_ENGINE: set(), "head_uuid": set()}
         """By field: the values of which all links are known."""
         self._links: dict[str, Record] = {}
@@ -47,30 +47,30 @@ class Snapshot(Cluster):
         heads = [link["head_uuid"] or "" for link in self._links.values()]
         self._load("head_uuid", heads, [classes])
         wanted = sorted(set(self.own_collections(heads)) - self._collections.keys())
-        found = {record["uuid"]: record for record in super().find_in("collections", "uuid", wanted, [], _COLLECTION)}
+        found = {record["uuid"]: record for record in super().list_in("collections", "uuid", wanted, [], _COLLECTION)}
         self._collections.update({uuid: found.get(uuid) for uuid in wanted})
 
     def _load(self, field: str, values: Iterable[str], filters: Sequence[Sequence[object]]) -> None:
         wanted = sorted(set(values) - self._values[field])
-        self._links.update((link["uuid"], link) for link in super().find_in("links", field, wanted, filters, _LINK))
+        self._links.update((link["uuid"], link) for link in super().list_in("links", field, wanted, filters, _LINK))
         self._values[field].update(wanted)
 
     def get(self, resource: str, uuid: str, **parameters: object) -> Record:
         known = self._collections.get(uuid) if resource == "collections" and not parameters else None
         return known if known is not None else super().get(resource, uuid, **parameters)
 
-    def find(self, resource: str, filters: Sequence[Sequence[object]], *more: Any) -> Iterator[Record]:
+    def list_all(self, resource: str, filters: Sequence[Sequence[object]], *more: Any) -> Iterator[Record]:
         known = self._known(resource, filters)
         if known is None or any(str(operator) not in _MEETS for _, operator, _ in filters):
-            return super().find(resource, filters, *more)
+            return super().list_all(resource, filters, *more)
         return (record for record in known if all(_meets(record, each) for each in filters))
 
-    def find_in(
+    def list_in(
         self, resource: str, field: str, values: Sequence[str], filters: Sequence[Sequence[object]], *more: Any
     ) -> Iterator[Record]:
         if values and self._known(resource, [[field, "in", values]]) is not None:
-            return self.find(resource, [*filters, [field, "in", values]], *more)
-        return super().find_in(resource, field, values, filters, *more)
+            return self.list_all(resource, [*filters, [field, "in", values]], *more)
+        return super().list_in(resource, field, values, filters, *more)
 
     def _known(self, resource: str, filters: Sequence[Sequence[Any]]) -> Iterable[Record] | None:
         """Records among which all are that pass the filters; None if not all of these are known."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..images.reference import DEFAULT_TAG
 from . import queries
-from .client import Cluster, Record, like
-from .link_records import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age, parse_time
+from .client import ArvadosClient, Record, like
+from .links import EPOCH, FIELDS, HASH_LINK, NAME_LINK, Link, age_key, parse_time
 from .queries import LinkedCollections, owned_by
 
 _ID_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})", re.IGNORECASE)
@@ -48,7 +48,7 @@ class StoredImage:
         return int(self.record["file_size_total"])
 
     @property
-    def second(self) -> int:
+    def timestamp(self) -> int:
         """When the image was made, in seconds since 1970; 0 where that is not known."""
         time = parse_time(self.link.time)
         return 0 if time is None else (time - EPOCH) // _SECOND
@@ -60,7 +60,7 @@ class StoredImage:
         The API server compares image_timestamp in whole seconds, none counting as 1970, then the link's age
         (measured on Arvados 3.2.1).
         """
-        return self.second, self.link.created
+        return self.timestamp, self.link.created
 
     @property
     def properties(self) -> Record:
@@ -90,59 +90,61 @@ def split_name(name: str) -> tuple[str, str]:
     return (repository, tag) if colon else (tag, "<none>")
 
 
-def every(cluster: Cluster, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
+def all_images(client: ArvadosClient, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
     """All images that the user can read, the most preferred first; with `project` those that it owns, links and all."""
-    return _ordered(queries.of_all(cluster, project, fields))
+    return _ordered(queries.all_linked_collections(client, project, fields))
 
 
-def named(cluster: Cluster, name: str, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
+def by_name(
+    client: ArvadosClient, name: str, project: str | None = None, fields: Sequence[str] = _OWNER
+) -> list[StoredImage]:
     """The readable images that have exactly this `repository:tag`, the most preferred first."""
     filters = [["link_class", "=", NAME_LINK], ["name", "=", name], *owned_by(project)]
-    links = list(cluster.find("links", filters, FIELDS))
-    links += _links_of(cluster, links, HASH_LINK, project)
-    return _ordered(queries.of_links(cluster, links, project, fields))
+    links = list(client.list_all("links", filters, FIELDS))
+    links += _links_of(client, links, HASH_LINK, project)
+    return _ordered(queries.linked_collections(client, links, project, fields))
 
 
-def tags(cluster: Cluster, repository: str, project: str | None = None) -> list[str]:
+def names_in_repository(client: ArvadosClient, repository: str, project: str | None = None) -> list[str]:
     """The names of the readable images of a repository, `repository:tag`, the most preferred first."""
     filters = [["link_class", "=", NAME_LINK], ["name", "like", f"{like(repository)}:%"], *owned_by(project)]
-    links = list(cluster.find("links", filters, FIELDS))
-    images = _ordered(queries.of_links(cluster, links, project, _OWNER))
+    links = list(client.list_all("links", filters, FIELDS))
+    images = _ordered(queries.linked_collections(client, links, project, _OWNER))
     return list(dict.fromkeys(image.name for image in images if image.name is not None))
 
 
-def preferred(cluster: Cluster, name: str) -> str | None:
+def preferred_collection(client: ArvadosClient, name: str) -> str | None:
     """What the link of this `repository:tag` points to that comes first, whether or not the user can read that.
 
     With one request, which is enough where it is what is expected.
     """
     filters = [["link_class", "=", NAME_LINK], ["name", "=", name]]
-    links = [Link.of(record) for record in cluster.find("links", filters, FIELDS)]
+    links = [Link.of(record) for record in client.list_all("links", filters, FIELDS)]
     images = _ordered(LinkedCollections(names=links, collections={link.collection: {} for link in links}))
     return images[0].collection if images else None
 
 
-def by_id(
-    cluster: Cluster, id_prefix: str, project: str | None = None, fields: Sequence[str] = _OWNER
+def by_id_prefix(
+    client: ArvadosClient, id_prefix: str, project: str | None = None, fields: Sequence[str] = _OWNER
 ) -> list[StoredImage]:
     """The readable images whose id begins with `id_prefix` (`sha256:` and digits), the most preferred first."""
     whole = len(id_prefix) == len("sha256:") + 64
-    links = _hash_links(cluster, ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"], project)
-    links += _links_of(cluster, links, NAME_LINK, project)
-    return _ordered(queries.of_links(cluster, links, project, fields))
+    links = _hash_links(client, ["name", "=", id_prefix] if whole else ["name", "like", f"{id_prefix}%"], project)
+    links += _links_of(client, links, NAME_LINK, project)
+    return _ordered(queries.linked_collections(client, links, project, fields))
 
 
-def holders(
-    cluster: Cluster, image_id: str | None = None, condition: Sequence[object] | None = None
+def by_hash_link(
+    client: ArvadosClient, image_id: str | None = None, condition: Sequence[object] | None = None
 ) -> list[StoredImage]:
     """The readable collections that are linked as `image_id`, or whose link with their id meets another filter,
     whatever their names; the most preferred first."""
     condition = ["name", "=", image_id] if condition is None else condition
-    return _ordered(queries.of_links(cluster, _hash_links(cluster, condition, None), None, _OWNER))
+    return _ordered(queries.linked_collections(client, _hash_links(client, condition, None), None, _OWNER))
 
 
 def matching(
-    cluster: Cluster,
+    client: ArvadosClient,
     name: str | None = None,
     tag: str | None = None,
     project: str | None = None,
@@ -153,37 +155,37 @@ def matching(
     Of the collections, these `fields` are asked for.
     """
     if not name:
-        return every(cluster, project, fields)
+        return all_images(client, project, fields)
     if name == "sha256" and tag is not None:
         # arvados-cwl-runner cuts an id at the colon.
         name, tag = f"{name}:{tag}", None
-    found = named(cluster, f"{name}:{tag or DEFAULT_TAG}", project, fields)
+    found = by_name(client, f"{name}:{tag or DEFAULT_TAG}", project, fields)
     digits = _ID_PREFIX.fullmatch(name)
     if not found and tag is None and digits is not None:
-        found = by_id(cluster, f"sha256:{digits[1].lower()}", project, fields)
+        found = by_id_prefix(client, f"sha256:{digits[1].lower()}", project, fields)
     return found
 
 
-def owner_names(cluster: Cluster, images: Iterable[StoredImage]) -> dict[str, str]:
+def owner_names(client: ArvadosClient, images: Iterable[StoredImage]) -> dict[str, str]:
     """The names of the projects and users that own the images, by their UUIDs, as far as the user can read them."""
     owners = sorted({image.owner for image in images})
-    projects = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-j7d0g-")]
-    users = [uuid for uuid in owners if uuid.startswith(f"{cluster.uuid_prefix}-tpzed-")]
-    names = {group["uuid"]: group["name"] or "" for group in cluster.find_in("groups", "uuid", projects, [], ["name"])}
-    for user in cluster.find_in("users", "uuid", users, [], ["first_name", "last_name"]):
+    projects = [uuid for uuid in owners if uuid.startswith(f"{client.uuid_prefix}-j7d0g-")]
+    users = [uuid for uuid in owners if uuid.startswith(f"{client.uuid_prefix}-tpzed-")]
+    names = {group["uuid"]: group["name"] or "" for group in client.list_in("groups", "uuid", projects, [], ["name"])}
+    for user in client.list_in("users", "uuid", users, [], ["first_name", "last_name"]):
         names[user["uuid"]] = f"{user['first_name'] or ''} {user['last_name'] or ''}".strip()
     return names
 
 
-def _hash_links(cluster: Cluster, condition: Sequence[object], project: str | None) -> list[Record]:
-    return list(cluster.find("links", [["link_class", "=", HASH_LINK], condition, *owned_by(project)], FIELDS))
+def _hash_links(client: ArvadosClient, condition: Sequence[object], project: str | None) -> list[Record]:
+    return list(client.list_all("links", [["link_class", "=", HASH_LINK], condition, *owned_by(project)], FIELDS))
 
 
-def _links_of(cluster: Cluster, links: Iterable[Record], link_class: str, project: str | None) -> list[Record]:
+def _links_of(client: ArvadosClient, links: Iterable[Record], link_class: str, project: str | None) -> list[Record]:
     """The links of the other class to the same collections."""
     heads = sorted({link["head_uuid"] for link in links})
     filters = [["link_class", "=", link_class], *owned_by(project)]
-    return list(cluster.find_in("links", "head_uuid", heads, filters, FIELDS))
+    return list(client.list_in("links", "head_uuid", heads, filters, FIELDS))
 
 
 def _ordered(found: LinkedCollections) -> list[StoredImage]:
@@ -193,10 +195,10 @@ def _ordered(found: LinkedCollections) -> list[StoredImage]:
     """
     images: list[StoredImage] = []
     hashes: dict[str, Link] = {}
-    for link in sorted(found.hashes, key=age):
+    for link in sorted(found.hashes, key=age_key):
         hashes.setdefault(link.collection, link)
     named: set[str] = set()
-    for key in (age, attrgetter("name"), attrgetter("collection")):
+    for key in (age_key, attrgetter("name"), attrgetter("collection")):
         found.names.sort(key=key)
     for (collection, name), links in groupby(found.names, key=attrgetter("collection", "name")):
         if (record := found.collections.get(collection)) is not None:

@@ -1,11 +1,11 @@
 """Where a collection can be seen in a browser."""
 
-from .client import Cluster
+from .client import ArvadosClient
 
 
-def page(cluster: Cluster, uuid: str) -> str | None:
+def collection_url(client: ArvadosClient, uuid: str) -> str | None:
     """The address of a collection in the cluster's Workbench 2; None if the cluster does not say that it has one."""
-    url = cluster.api._rootDesc.get("workbench2Url")
+    url = client.api._rootDesc.get("workbench2Url")
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         return None
     return f"{url.rstrip('/')}/collections/{uuid}"

@@ -4,12 +4,12 @@ import argparse
 import re
 from collections.abc import Mapping
 
-from . import about
+from . import help_texts
 
 _WORDS: Mapping[str, str] = {
     "engine": "docker podman",
     "platform": "linux/amd64 linux/arm64",
-    "filter": " ".join(re.sub("[A-Z]+$", "", pattern) for pattern in about.FILTERS),
+    "filter": " ".join(re.sub("[A-Z]+$", "", pattern) for pattern in help_texts.FILTERS),
     "image": "images $(_arv_keepdocker_local_images)",
 }
 """Values that an argument can have, where others are possible, too; as a shell writes them."""

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..catalog.link_records import ENGINE_ID, in_utc, parse_time, text, utc
+from ..catalog.links import ENGINE_ID, format_utc, parse_time, text, to_utc
 from ..catalog.stored_images import StoredImage, split_name
 from ..images.reference import Reference, split_recorded
 from ..terminal.display import escaped
@@ -51,7 +51,7 @@ def _table(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: in
     for image in images:
         repository, tag = _NO_NAME if image.name is None else split_name(escaped(image.name))
         image_id = escaped(image.image_id or "<unknown>")[:end]
-        yield _ROW.format(repository, tag, image_id, image.collection, utc(image.created).strftime("%c"))
+        yield _ROW.format(repository, tag, image_id, image.collection, to_utc(image.created).strftime("%c"))
 
 
 def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int
             *(_NO_NAME if image.name is None else split_name(image.name)),
             image_id.removeprefix("sha256:")[:end] if cut else image_id,
             image.collection,
-            in_utc(image.created, "seconds"),
+            format_utc(image.created, "seconds"),
             _readable_size(image.size),
             owners.get(image.owner, image.owner),
         )
@@ -131,7 +131,7 @@ def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
 
 
 def _iso_or_none(time: datetime.datetime | None) -> str | None:
-    return None if time is None else in_utc(time)
+    return None if time is None else format_utc(time)
 
 
 def _readable_size(size: int) -> str:

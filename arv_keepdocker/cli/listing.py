@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from ..catalog import stored_images
-from ..catalog.client import Cluster
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
+from ..catalog.client import ArvadosClient
 from ..catalog.stored_images import StoredImage
 from ..errors import ImageNotFoundError
 from ..images import reference
@@ -23,7 +23,7 @@ _LINES = 1000
 """Lines that are written at a time."""
 
 
-def list_images(options: argparse.Namespace, connect: Callable[[], Cluster], columns: int | None) -> Result:
+def list_images(options: argparse.Namespace, connect: Callable[[], ArvadosClient], columns: int | None) -> Result:
     """The listing that the options ask for; `connect` is called when these are checked. On a terminal, it has
     `columns` to fit into."""
     with _without_garbage_collection():
@@ -43,40 +43,42 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _listing(options: argparse.Namespace, connect: Callable[[], Cluster], columns: int | None) -> Iterator[str]:
+def _listing(options: argparse.Namespace, connect: Callable[[], ArvadosClient], columns: int | None) -> Iterator[str]:
     form = QUIET if options.quiet else FORMATS[options.format or "table"]
     filters = Filters.parse(options.filter)
     order = ORDERS.get(options.sort)
-    cluster = connect()
+    client = connect()
     if options.project_uuid is not None:
-        Catalog(cluster).projects.owner(options.project_uuid)  # what is not there is not empty
+        Catalog(client).projects.get(options.project_uuid)  # what is not there is not empty
     fields = {*form.fields, *(order.fields if order is not None else ())}
 
     def find(name: str) -> list[StoredImage]:
-        return stored_images.matching(cluster, *reference.split_query(name), options.project_uuid, sorted(fields))
+        return stored_images.matching(client, *reference.split_query(name), options.project_uuid, sorted(fields))
 
     images = (
-        stored_images.every(cluster, options.project_uuid, sorted(fields)) if options.tag is None else find(options.tag)
+        stored_images.all_images(client, options.project_uuid, sorted(fields))
+        if options.tag is None
+        else find(options.tag)
     )
     if options.tag is not None and not images:
-        raise _not_listed(cluster, options.tag, options.project_uuid)
+        raise _not_listed(client, options.tag, options.project_uuid)
     for condition in filters.conditions(find):
         images = [image for image in images if condition(image)]
     if order is not None:
         order.sort(images)
     images = images[: options.limit]
-    owners = stored_images.owner_names(cluster, images) if form.owners else {}
+    owners = stored_images.owner_names(client, images) if form.owners else {}
     lines = iter(form.write(images, owners, options.trunc, columns))
     return iter(lambda: "".join(itertools.islice(lines, _LINES)), "")
 
 
-def _not_listed(cluster: Cluster, text: str, project: str | None) -> ImageNotFoundError:
+def _not_listed(client: ArvadosClient, text: str, project: str | None) -> ImageNotFoundError:
     """Says what was looked for, and what there is of that repository."""
     name, tag = reference.split_query(text)
     repository = name.partition("@")[0]
     looked_for = text if text.lower().startswith("sha256:") else f"{name}:{tag or reference.DEFAULT_TAG}"
     where = f" in {project}" if project is not None else ""
-    tags = stored_images.tags(cluster, repository, project)
+    tags = stored_images.names_in_repository(client, repository, project)
     more = f" and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
     there = f"There {'are' if len(tags) > 1 else 'is'} {', '.join(tags[:_TAGS])}{more}."
     hint = there if tags else usage.probably_meant(text)

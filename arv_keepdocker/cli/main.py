@@ -14,14 +14,14 @@ from typing import Any, NoReturn, TextIO
 
 from .. import __version__
 from ..catalog import sdk_logs, settings
-from ..catalog.client import Cluster
+from ..catalog.client import ArvadosClient
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from ..keep.cache import distrusted
 from ..terminal import interrupts, streams
 from ..terminal.display import PROGRAM, Display, Style
 from . import usage
+from .images_from import store_images
 from .listing import list_images
-from .many import store_images
 from .parser import HelpAskedFor, option_parser
 from .results import Result, print_result
 from .storing import store_image
@@ -181,13 +181,13 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, s
     return options, parser.given
 
 
-def _connect(options: argparse.Namespace, display: Display, api: Any) -> Cluster:
+def _connect(options: argparse.Namespace, display: Display, api: Any) -> ArvadosClient:
     if api is not None:
-        return Cluster(api, options.retries, display)
+        return ArvadosClient(api, options.retries, display)
     problem = distrusted(os.environ)
     if problem is not None:
         display.warning(f"{problem}: what is kept there of Arvados' API is not used")
-    return Cluster.connect(options.retries, display, cache=problem is None)
+    return ArvadosClient.connect(options.retries, display, cache=problem is None)
 
 
 @contextlib.contextmanager

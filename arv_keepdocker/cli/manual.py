@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 
-from . import about
+from . import help_texts
 
 _WIDTH = 79
 
@@ -14,35 +14,35 @@ def page(parser: argparse.ArgumentParser, version: str, date: str) -> str:
     """The manual page of the parser's program; `date` is that of the page, as in 2024-03-01."""
     name = parser.prog
     sections = {
-        "NAME": [_escaped(name) + r" \- " + _text(about.PURPOSE.rstrip("."))],
+        "NAME": [_escaped(name) + r" \- " + _text(help_texts.PURPOSE.rstrip("."))],
         "SYNOPSIS": _synopsis(parser),
-        "DESCRIPTION": [line for paragraph in about.DESCRIPTION for line in (".PP", _text(paragraph))],
+        "DESCRIPTION": [line for paragraph in help_texts.DESCRIPTION for line in (".PP", _text(paragraph))],
         "OPTIONS": _options(parser),
         "FILTERS": [
             ".PP",
             "Of several patterns one has to match; other filters all have to.",
-            *_table({f"`{pattern}`": meaning for pattern, meaning in about.FILTERS.items()}),
+            *_table({f"`{pattern}`": meaning for pattern, meaning in help_texts.FILTERS.items()}),
         ],
         "JSON": [
             ".PP",
             _text("The objects that `--format` json and jsonl print have these keys. Others may be added."),
-            *_table({f"`{key}`": meaning for key, meaning in about.JSON_KEYS.items()}),
+            *_table({f"`{key}`": meaning for key, meaning in help_texts.JSON_KEYS.items()}),
             ".PP",
             _text("The object that `--format` json prints of an image that was stored has these:"),
-            *_table({f"`{key}`": meaning for key, meaning in about.RESULT_KEYS.items()}),
+            *_table({f"`{key}`": meaning for key, meaning in help_texts.RESULT_KEYS.items()}),
             ".PP",
             _text("With `--images-from`, each object is on a line of its own. That of an image that failed has these:"),
-            *_table({f"`{key}`": meaning for key, meaning in about.ERROR_KEYS.items()}),
+            *_table({f"`{key}`": meaning for key, meaning in help_texts.ERROR_KEYS.items()}),
         ],
         "EXAMPLES": _examples(name),
         "EXIT STATUS": [
-            *_table({f"`{status}`": meaning for status, meaning in about.EXIT_STATUSES.items()}),
+            *_table({f"`{status}`": meaning for status, meaning in help_texts.EXIT_STATUSES.items()}),
             ".PP",
             "New statuses may be added: take one that you do not know for a failure.",
         ],
-        "ENVIRONMENT": _table({f"`{variable}`": meaning for variable, meaning in about.ENVIRONMENT.items()}),
-        "FILES": _table({f"_{path}_": meaning for path, meaning in about.FILES.items()}),
-        "SEE ALSO": [_text(", ".join(about.SEE_ALSO))],
+        "ENVIRONMENT": _table({f"`{variable}`": meaning for variable, meaning in help_texts.ENVIRONMENT.items()}),
+        "FILES": _table({f"_{path}_": meaning for path, meaning in help_texts.FILES.items()}),
+        "SEE ALSO": [_text(", ".join(help_texts.SEE_ALSO))],
     }
     lines = [f'.TH {_escaped(name.upper())} 1 {date} "arv-keepdocker {version}" Arvados']
     for title, content in sections.items():
@@ -87,7 +87,7 @@ def _invocation(action: argparse.Action) -> str:
 
 def _examples(name: str) -> list[str]:
     lines = []
-    for purpose, command in about.EXAMPLES:
+    for purpose, command in help_texts.EXAMPLES:
         command = command.replace("arv-keepdocker", name)
         lines += [".PP", f"{_text(purpose)}:", ".PP", ".RS 4", ".nf", _not_a_request(_escaped(command)), ".fi", ".RE"]
     return lines

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from ..errors import UsageError
 from ..push.request import Request
 from ..terminal.display import PROGRAM
-from . import about
+from . import help_texts
 from .filters import ORDERS
 from .formats import FORMATS
 
@@ -107,7 +107,7 @@ def option_parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
         usage=_USAGE,
-        description=about.PURPOSE,
+        description=help_texts.PURPOSE,
         epilog=_epilog(),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH, max_help_position=_COLUMN),
         parents=arv_put.option_parsers(),
@@ -131,9 +131,9 @@ def option_parser() -> Parser:
 def _epilog() -> str:
     """The tables beside the options."""
     tables: Mapping[str, Mapping[str, str]] = {
-        "exit status": {str(status): meaning for status, meaning in about.EXIT_STATUSES.items()},
-        "environment": about.ENVIRONMENT,
-        "files": about.FILES,
+        "exit status": {str(status): meaning for status, meaning in help_texts.EXIT_STATUSES.items()},
+        "environment": help_texts.ENVIRONMENT,
+        "files": help_texts.FILES,
     }
     return "\n\n".join(f"{title}:\n{_table(rows)}" for title, rows in tables.items())
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..catalog.client import Cluster
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
+from ..catalog.client import ArvadosClient
 from ..errors import KeepdockerError, UsageError
 from ..images import reference
 from ..images.platform import Platform
@@ -18,7 +18,7 @@ from ..push.request import Outcome, Request, Tools
 from ..push.story import push
 from ..sources.engine import Engine
 from ..terminal.display import PROGRAM, Display, escaped
-from . import objects
+from . import json_results
 from .parser import ENGINE, UNIVERSAL, VIA_PUSH
 from .results import Result
 
@@ -37,7 +37,7 @@ _ARV_PUT_THREADS = 64
 """It starts all that it may at once, whether they are needed or not."""
 
 
-def store_image(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Result:
+def store_image(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
     """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
     request = make_request(options)
     outcome = push(request, make_tools(options, connect, display))
@@ -50,7 +50,7 @@ def status_of(request: Request, outcome: Outcome) -> int:
     return _WOULD_WRITE if request.dry_run and outcome.plan.steps else 0
 
 
-def make_tools(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Tools:
+def make_tools(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Tools:
     """What the options say to work with."""
     engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
     return Tools(engine, Catalog(connect()), Cache(os.environ), display)
@@ -59,7 +59,7 @@ def make_tools(options: argparse.Namespace, connect: Callable[[], Cluster], disp
 def shown(options: argparse.Namespace, image: str | None, outcome: Outcome) -> str:
     """What is printed of an image that was given so."""
     if options.format == "json":
-        return json.dumps(objects.of_outcome(image, outcome, options.dry_run)) + "\n"
+        return json.dumps(json_results.of_outcome(image, outcome, options.dry_run)) + "\n"
     if options.dry_run:
         return _preview(outcome)
     content = outcome.content

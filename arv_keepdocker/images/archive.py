@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..errors import ArchiveError, IncompleteArchiveError, PlatformNotSavedError, quoted
-from . import canonical, configuration, entries
+from . import archive_entries, canonical, configuration
+from .archive_entries import ArchiveEntry
 from .configuration import WHAT, Configuration
-from .entries import Entry
 from .image import Image, Selection
 from .layers import Layer, LayerSink, sha256
 from .members import File, Members
@@ -23,18 +23,18 @@ _FOREIGN = re.compile(rb'"mediaType":\s*"[^"]*(?:nondistributable|foreign)[^"]*"
 _SHOWN = 5
 
 
-def read(stream: Readable, sink: LayerSink, wanted: Selection, file: str = "FILE") -> Image:
+def read_image(stream: Readable, sink: LayerSink, wanted: Selection, file: str = "FILE") -> Image:
     """The image of the archive that is wanted; its layers go to the sink while the archive is read, to its end.
 
     `file` is what the archive is called in a command that the user is told. Raises ArchiveError when there is no such
     image, or several and nothing to choose by, or it is not whole, or no engine would load it. What `stream.read` and
     the sink raise comes through.
     """
-    return find(scan(stream, sink, file), sink, wanted)
+    return select_image(scan(stream, sink, file), sink, wanted)
 
 
-def find(members: Members, sink: LayerSink, wanted: Selection) -> Image:
-    """The image that is wanted of an archive that has been read. Raises ArchiveError as `read` does."""
+def select_image(members: Members, sink: LayerSink, wanted: Selection) -> Image:
+    """The image that is wanted of an archive that has been read. Raises ArchiveError as `read_image` does."""
     return _whole(members, sink, _Choice(members).one(wanted))
 
 
@@ -43,17 +43,21 @@ class _Choice:
 
     def __init__(self, members: Members) -> None:
         self._members = members
-        self._entries = entries.of_archive(members)
+        self._entries = archive_entries.of_archive(members)
         self._platform = functools.cache(self._read_platform)  # the names of all images may be wanted twice
 
-    def one(self, wanted: Selection) -> Entry:
+    def one(self, wanted: Selection) -> ArchiveEntry:
         """The entry of the image that is wanted. Raises ArchiveError."""
         found = self._entries
         if wanted.image_id is not None:
             found = [entry for entry in found if self._id(entry) == wanted.image_id] or found
         if wanted.platform is not None and not self._for(found, wanted.platform):
             # manifest.json has the engine's own platform, the index may have others.
-            found = entries.of_index(self._members) if self._members.find(entries.INDEX) is not None else found
+            found = (
+                archive_entries.of_index(self._members)
+                if self._members.find(archive_entries.INDEX) is not None
+                else found
+            )
         if len(found) > 1 and wanted.name is not None:
             found = _called(found, wanted.name) or found
         of_platform = self._for(found, wanted.platform) if wanted.platform is not None else self._usual(found)
@@ -61,20 +65,20 @@ class _Choice:
             return of_platform[0]
         raise self._problem(of_platform or found, wanted.platform if not of_platform else None)
 
-    def _id(self, entry: Entry) -> str:
+    def _id(self, entry: ArchiveEntry) -> str:
         file = self._members.find(entry.config)
         return f"sha256:{file.sha256}" if file is not None else ""
 
-    def _for(self, found: Sequence[Entry], platform: Platform) -> list[Entry]:
+    def _for(self, found: Sequence[ArchiveEntry], platform: Platform) -> list[ArchiveEntry]:
         return [entry for entry in found if self._platform(entry.config).matches(platform)]
 
-    def _usual(self, found: Sequence[Entry]) -> Sequence[Entry]:
+    def _usual(self, found: Sequence[ArchiveEntry]) -> Sequence[ArchiveEntry]:
         """Of several that are called the same and so are one image's, those for this machine's platform."""
         if len(found) > 1 and _are_one_image(found):
             return self._for(found, USUAL) or found
         return found
 
-    def _problem(self, found: Sequence[Entry], missing: Platform | None) -> ArchiveError:
+    def _problem(self, found: Sequence[ArchiveEntry], missing: Platform | None) -> ArchiveError:
         platforms = ", ".join(dict.fromkeys(str(self._platform(entry.config)) for entry in found[:_SHOWN]))
         if missing is not None and found:
             return PlatformNotSavedError(f"the archive holds no image for {missing}, but for {platforms}")
@@ -90,27 +94,27 @@ class _Choice:
         return ArchiveError(f"the archive holds {len(found)} images: {shown}{more}", "Name one of them as IMAGE.")
 
     def _read_platform(self, config: str) -> Platform:
-        data = entries.document(self._members, config, WHAT)
+        data = archive_entries.document(self._members, config, WHAT)
         return configuration.platform(configuration.parse(data))
 
 
-def _called(found: Sequence[Entry], name: str) -> list[Entry]:
+def _called(found: Sequence[ArchiveEntry], name: str) -> list[ArchiveEntry]:
     """The entries of that name; where there are none, those that only have a tag, if it is this one."""
     called = [entry for entry in found if familiar(name) in map(familiar, entry.names)]
     tag = name.rpartition(":")[2]
     return called or [entry for entry in found if tag in entry.tags]
 
 
-def _are_one_image(found: Sequence[Entry]) -> bool:
+def _are_one_image(found: Sequence[ArchiveEntry]) -> bool:
     return len({(entry.names, entry.tags) for entry in found}) == 1
 
 
-def _shown(entry: Entry) -> str:
+def _shown(entry: ArchiveEntry) -> str:
     return " ".join([*entry.names, *entry.tags][:_SHOWN]) or quoted(entry.config)
 
 
-def _whole(members: Members, sink: LayerSink, entry: Entry) -> Image:
-    data = entries.document(members, entry.config, WHAT)
+def _whole(members: Members, sink: LayerSink, entry: ArchiveEntry) -> Image:
+    data = archive_entries.document(members, entry.config, WHAT)
     image = Image(data, (), USUAL)
     named = _NAMED_BY_DIGEST.fullmatch(entry.config)
     if named and image.id != f"sha256:{named[1]}":
@@ -143,10 +147,10 @@ def _whole(members: Members, sink: LayerSink, entry: Entry) -> Image:
 def _universal_beside(members: Members, image: Image) -> Image | None:
     """The image in the universal form, if the archive's index has that: so a containerd image store saves it, whose
     manifest.json names the configuration that it was made from."""
-    if image.universal_of is not None or members.find(entries.INDEX) is None:
+    if image.universal_of is not None or members.find(archive_entries.INDEX) is None:
         return None
     with suppress(ArchiveError):  # manifest.json has been read, and says enough
-        for digest in (digest for entry in entries.of_index(members) for digest in entry.digests):
+        for digest in (digest for entry in archive_entries.of_index(members) for digest in entry.digests):
             file = members.find("blobs/" + digest.replace(":", "/"))
             if file is None or file.document is None or image.id.encode() not in file.document:
                 continue

@@ -11,7 +11,7 @@ is a docker-archive and an OCI image layout at once, in one of two forms:
   Docker 20.10, 25, 28, 29 with both image stores and podman 4.3).
 
 A layer's *unit* is its tar header, its bytes and their padding. Units are cut into blocks so that a layer has the same
-blocks in every image that has it (see `Run`). The documents and the end are the last block, of a few kilobytes: it
+blocks in every image that has it (see `Segment`). The documents and the end are the last block, of a few kilobytes: it
 tells what the archive holds and where.
 
 Arvados reuses results only of containers whose image has the same portable data hash. So whatever changes these bytes,
@@ -53,7 +53,7 @@ _OF_DESCRIPTORS = {"mediatype", "digest", "size", "urls", "annotations", "data",
 
 
 @dataclass(frozen=True)
-class Run:
+class Segment:
     """Units that are cut together: one of `OWN_BLOCKS` or more alone, or smaller ones that follow each other.
 
     Smaller ones are packed, since a block costs whoever reads the image a request, and the scheduler reckons with 64
@@ -81,14 +81,14 @@ class Arrangement:
     image_id: str
     """By which an engine finds the image that has loaded the archive."""
     universal: bool
-    runs: tuple[Run, ...]
+    segments: tuple[Segment, ...]
     end: bytes
     """The last block: the documents and the tar's end."""
 
     @property
     def size(self) -> int:
         """Bytes of the archive."""
-        return sum(run.size for run in self.runs) + len(self.end)
+        return sum(segment.size for segment in self.segments) + len(self.end)
 
 
 def arrange(image: Image, universal: bool) -> Arrangement:
@@ -118,13 +118,13 @@ def unit_header(layer: Layer) -> bytes:
     return _header(_path(layer.stored_digest), layer.size)
 
 
-def runs(layers: Iterable[Layer]) -> tuple[Run, ...]:
+def segments(layers: Iterable[Layer]) -> tuple[Segment, ...]:
     """How the layers of an image, base first, are cut; one that occurs twice is stored where it comes first."""
-    found: list[Run] = []
+    found: list[Segment] = []
     different = {layer.stored_digest: layer for layer in layers}.values()
     for small, group in groupby(different, lambda layer: unit_size(layer) < OWN_BLOCKS):
         together = tuple(group)
-        found += [Run(together)] if small else [Run((layer,)) for layer in together]
+        found += [Segment(together)] if small else [Segment((layer,)) for layer in together]
     return tuple(found)
 
 
@@ -155,7 +155,7 @@ def _parsed(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     layers = [_described(*pair) for pair in zip(manifest["layers"], diff_ids, strict=True)]
     found = _arranged(config, layers, universal="rootfs" in manifest)
-    sizes = [size for run in found.runs for size in run.blocks]
+    sizes = [size for segment in found.segments for size in segment.blocks]
     return found if found.end == end and [*sizes, len(end)] == list(blocks) else None
 
 
@@ -176,7 +176,7 @@ def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrang
         "manifest.json": _json([listing]),
     }
     documents = [_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members.items()]
-    return Arrangement(image_id, universal, runs(layers), b"".join(documents) + bytes(2 * HEADER))
+    return Arrangement(image_id, universal, segments(layers), b"".join(documents) + bytes(2 * HEADER))
 
 
 def _original(image: Image, universal: bool) -> bytes | None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ..terminal.waiting import Waiting, unsaid
 from .cache import locked, replacing
-from .locators import block_key
+from .locators import block_key, is_signed_until
 
 LIMIT = 20_000
 """How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
@@ -31,7 +31,6 @@ _READ = 16 << 20
 """Bytes of the file's end that are read: many times what the limits take."""
 _NOTES_LIMIT = 1 << 20
 """Bytes of the lines of each other kind."""
-_LOCATOR = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
 _DIGEST, _BLOCK = "sha256:[0-9a-f]{64}", r"[0-9a-f]{32}\+\d{1,8}"
 _NOTES = {
     "layer": re.compile(rf"layer {_DIGEST} \d{{1,18}}(?: {_BLOCK})+"),
@@ -137,15 +136,9 @@ class Journal:
             os.close(descriptor)
 
 
-def valid(locator: str, until: float = 0) -> bool:
-    """Whether it is a signed locator whose signature is good until the time `until` at least."""
-    match = _LOCATOR.fullmatch(locator)
-    return match is not None and int(match[1], 16) >= until
-
-
 def _good(lines: Sequence[str], until: float) -> list[str]:
     """The lines to keep, in their order."""
-    good = [line for line in lines if valid(line, until)][-LIMIT:]
+    good = [line for line in lines if is_signed_until(line, until)][-LIMIT:]
     kept = set(good)
     there = set(map(block_key, good))
     left = dict.fromkeys(_NOTES, _NOTES_LIMIT)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ArvadosError
-from ..images.canonical import BLOCK_SIZE, HEADER, Run, parse, runs, unit_size
+from ..images.canonical import BLOCK_SIZE, HEADER, Segment, parse, segments, unit_size
 from ..images.layers import Layer
-from .journal import Journal, Notes, valid
-from .locators import block_key, block_size, blocks_of_one_file, locators
+from .journal import Journal, Notes
+from .locators import block_key, block_size, blocks_of_one_file, is_signed_until, locators
 
 _END_LIMIT = 1 << 20
 """Bytes of a last block that is looked into; those of images with less than thousands of layers are far smaller."""
@@ -30,11 +30,11 @@ class StoredManifest:
 
 
 @dataclass(frozen=True)
-class Held:
+class KnownLayer:
     """A layer that Arvados has."""
 
     layer: Layer
-    run: Run
+    segment: Segment
     """In which it is stored."""
     locators: tuple[str, ...]
     """Of the run's blocks, signed."""
@@ -43,8 +43,8 @@ class Held:
 
     def read(self, get: Callable[[str], bytes]) -> Iterator[bytes]:
         """The layer's bytes, in pieces. Raises what `get` raises, and ArvadosError if they are not the layer's."""
-        number = self.run.layers.index(self.layer)
-        start = sum(map(unit_size, self.run.layers[:number])) + HEADER
+        number = self.segment.layers.index(self.layer)
+        start = sum(map(unit_size, self.segment.layers[:number])) + HEADER
         end = start + self.layer.size
         digest = hashlib.sha256()
         for index in range(start // BLOCK_SIZE, -(-end // BLOCK_SIZE)):
@@ -56,7 +56,7 @@ class Held:
             raise ArvadosError(f"what Arvados has as layer {self.layer.diff_id} is something else")
 
 
-class Known:
+class KnownLayers:
     """What need not be sent, and what need not even be read. May be used by several threads.
 
     Nothing is asked for before it is needed. Without `journal`, nothing is known from earlier runs of this machine.
@@ -81,8 +81,8 @@ class Known:
         self._manifests: Sequence[StoredManifest] | None = None
         self._read_notes: Notes | None = None
         self._sent_blocks: dict[str, str] = {}
-        self._held: dict[str, list[Held]] | None = None
-        self._added: dict[str, Held] = {}
+        self._held: dict[str, list[KnownLayer]] | None = None
+        self._added: dict[str, KnownLayer] = {}
 
     @property
     def notes(self) -> Notes:
@@ -104,44 +104,58 @@ class Known:
     def blocks(self) -> dict[str, str]:
         """The locators of all blocks that are known, by `md5+size`. Raises ArvadosError."""
         sent = self.notes.locators
-        there = [each for each in locators(manifest.text for manifest in self.manifests) if valid(each, self._until)]
+        there = [
+            each
+            for each in locators(manifest.text for manifest in self.manifests)
+            if is_signed_until(each, self._until)
+        ]
         added = [each for held in list(self._added.values()) for each in held.locators]
         return {block_key(each): each for each in (*sent, *there, *added)}
 
-    def add(self, run: Run, locators: Sequence[str]) -> None:
+    def add(self, segment: Segment, locators: Sequence[str]) -> None:
         """Know a run that is in Keep now, for another image."""
-        if all(layer.compression is None for layer in run.layers):  # or their diff ids were not checked
-            self._added.update((layer.stored_digest, Held(layer, run, tuple(locators), True)) for layer in run.layers)
+        if all(layer.compression is None for layer in segment.layers):  # or their diff ids were not checked
+            self._added.update(
+                (layer.stored_digest, KnownLayer(layer, segment, tuple(locators), True)) for layer in segment.layers
+            )
 
-    def find(self, digest: str) -> Sequence[Held]:
+    def copies_of(self, digest: str) -> Sequence[KnownLayer]:
         """Where the layer with this digest is, the best first. Raises ArvadosError."""
         sent = self._added.get(digest) or self._sent(digest)
         return [sent] if sent is not None else self._stored().get(digest, [])
 
-    def find_run(self, run: Run) -> Sequence[str] | None:
+    def segment_locators(self, segment: Segment) -> Sequence[str] | None:
         """The locators of the run's blocks, if this user has stored just this run. Raises ArvadosError."""
-        for held in self.find(run.layers[0].stored_digest):
-            if held.mine and held.run == run:
+        for held in self.copies_of(segment.layers[0].stored_digest):
+            if held.mine and held.segment == segment:
                 return held.locators
         return None
 
-    def _sent(self, digest: str) -> Held | None:
+    def _sent(self, digest: str) -> KnownLayer | None:
         """The layer, if an earlier run sent it."""
         noted = self.notes.layers.get(digest)
         if noted is None:
             return None
         size, keys = noted
-        run = Run((Layer(digest, size),))
+        segment = Segment((Layer(digest, size),))
         found = tuple(self._sent_blocks[key] for key in keys)
-        return Held(run.layers[0], run, found, mine=True) if list(map(block_size, found)) == run.blocks else None
+        return (
+            KnownLayer(segment.layers[0], segment, found, mine=True)
+            if list(map(block_size, found)) == segment.blocks
+            else None
+        )
 
-    def _stored(self) -> dict[str, list[Held]]:
+    def _stored(self) -> dict[str, list[KnownLayer]]:
         """The layers of the images in Arvados, by their digests."""
         with self._lock:
             if self._held is None:
-                found: dict[str, list[Held]] = defaultdict(list)
+                found: dict[str, list[KnownLayer]] = defaultdict(list)
                 candidates = [(each, blocks_of_one_file(each.text)) for each in self.manifests]
-                good = [(each, blocks) for each, blocks in candidates if all(valid(b, self._until) for b in blocks)]
+                good = [
+                    (each, blocks)
+                    for each, blocks in candidates
+                    if all(is_signed_until(b, self._until) for b in blocks)
+                ]
                 noted = self.notes.images  # the readers do not get the lock
                 layers = _side_by_side(partial(self._layers, noted), [blocks for _, blocks in good])
                 for (each, blocks), those in sorted(
@@ -164,7 +178,7 @@ class Known:
         except ArvadosError:
             return {}  # then it is not reused
         found = parse(end, list(map(block_size, blocks)))
-        stored = [layer for run in found.runs for layer in run.layers] if found is not None else []
+        stored = [layer for segment in found.segments for layer in segment.layers] if found is not None else []
         if any(layer.compression is not None for layer in stored):
             stored = []  # their diff ids were not checked
         layers = {layer.stored_digest: layer.size for layer in stored}
@@ -183,13 +197,13 @@ def _side_by_side(
         return list(map(read, candidates))
 
 
-def _held(layers: Mapping[str, int], blocks: Sequence[str], mine: bool) -> Iterator[Held]:
+def _held(layers: Mapping[str, int], blocks: Sequence[str], mine: bool) -> Iterator[KnownLayer]:
     """Where in the blocks of a canonical archive its layers are."""
     left = list(blocks)
-    for run in runs(Layer(digest, size) for digest, size in layers.items()):
-        count = len(run.blocks)
+    for segment in segments(Layer(digest, size) for digest, size in layers.items()):
+        count = len(segment.blocks)
         own, left = tuple(left[:count]), left[count:]
-        if list(map(block_size, own)) != run.blocks:
+        if list(map(block_size, own)) != segment.blocks:
             return  # the notes are not of this archive
-        for layer in run.layers:
-            yield Held(layer, run, own, mine)
+        for layer in segment.layers:
+            yield KnownLayer(layer, segment, own, mine)

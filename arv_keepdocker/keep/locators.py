@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+(\d+)\S*")
+_SIGNED = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
 _EXPIRY = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
 _HINTS = re.compile(r"(\b[0-9a-f]{32}\+\d+)(?:\+[A-Z][^\s+]*)+")
 
@@ -31,7 +32,7 @@ def blocks_of_one_file(manifest_text: str) -> Sequence[str]:
     return found if whole else ()
 
 
-def block_of(data: bytes) -> str:
+def block_key_of(data: bytes) -> str:
     """What a locator of a block with these bytes begins with: `md5+size`."""
     return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
 
@@ -44,6 +45,12 @@ def block_key(locator: str) -> str:
 def block_size(locator: str) -> int:
     """The size of a block, in bytes."""
     return int(locator.split("+", 2)[1])
+
+
+def is_signed_until(locator: str, until: float = 0) -> bool:
+    """Whether it is a signed locator whose signature is good until the time `until` at least."""
+    match = _SIGNED.fullmatch(locator)
+    return match is not None and int(match[1], 16) >= until
 
 
 def expires_before(manifest_text: str, time: float) -> bool:

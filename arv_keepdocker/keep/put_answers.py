@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ArvadosError, quoted
-from .locators import block_of
+from .locators import block_key_of
 
 _HINTS = re.compile(r"(?:\+[B-Z][\w@-]*)*(?:\+A[0-9a-f]{40}@[0-9a-f]{8}(?:\+[B-Z][\w@-]*)*)?", re.ASCII)
 """What follows md5 and size in a locator; a cluster may be configured not to sign (Collections.BlobSigning)."""
@@ -25,7 +25,7 @@ def checked(client: Any) -> Iterator[None]:
 
     def put_checked(data: bytes, *arguments: Any, **options: Any) -> str:
         locator: str = put(data, *arguments, **options)
-        check(block_of(data), locator)
+        check(block_key_of(data), locator)
         return locator
 
     client.put = put_checked

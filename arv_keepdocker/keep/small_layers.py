@@ -13,7 +13,7 @@ LIMIT = 96 << 20
 """Bytes that are kept in memory."""
 
 
-class SmallUnits:
+class SmallLayers:
     """Units by their digests, in memory as long as they are few, and in a file without a name."""
 
     def __init__(self, limit: int = LIMIT) -> None:

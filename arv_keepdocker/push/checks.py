@@ -4,11 +4,11 @@ import time as clock
 from collections.abc import Sequence
 
 from ..catalog.entry import NAME_LIMIT
-from ..catalog.link_records import in_utc, parse_time
+from ..catalog.links import format_utc, parse_time
 from ..errors import ArchiveError, ArvadosError, UsageError
 from ..images.image import Image
 from ..images.platform import USUAL, Platform
-from .found import Found
+from .found_image import FoundImage
 from .request import Outcome, Request, Tools
 
 _CLOCK_TOLERANCE = 24 * 60 * 60
@@ -37,15 +37,15 @@ def check_storable(project: str, request: Request, tools: Tools) -> None:
     tools.display.warning(problem)
 
 
-def warn_of_found(found: Found, request: Request, tools: Tools) -> None:
+def warn_of_found(found: FoundImage, request: Request, tools: Tools) -> None:
     """Warn of what is known before the image is read."""
-    if found.instead is not None:
-        tools.display.warning(found.instead)
+    if found.substitute_warning is not None:
+        tools.display.warning(found.substitute_warning)
     _warn_of_platform(found.platform, request, tools)
     _warn_of_time(found.created, tools)
 
 
-def warn_of_read(image: Image, found: Found, request: Request, tools: Tools) -> None:
+def warn_of_read(image: Image, found: FoundImage, request: Request, tools: Tools) -> None:
     """Warn of what only reading the image has told."""
     if found.platform is None:
         _warn_of_platform(image.platform, request, tools)
@@ -60,17 +60,17 @@ def warn_of_preferred(outcome: Outcome, tools: Tools) -> None:
     name, catalog = outcome.name, tools.catalog
     assert outcome.collection is not None
     try:
-        other = catalog.other_than(outcome.plan, outcome.collection)
+        other = catalog.preferred_instead(outcome.plan, outcome.collection)
         if other is None:
             return
-        content = catalog.cluster.get("collections", outcome.collection)["portable_data_hash"]
+        content = catalog.client.get("collections", outcome.collection)["portable_data_hash"]
     except ArvadosError as error:
         tools.display.warning(f"could not find out which image a workflow gets that asks for {name}: {error}")
         return
     tools.display.warning(
         f"a workflow that asks for {name} gets another image, {other.image_id} in {other.collection} "
-        f"(made {in_utc(other.created)}), which Arvados prefers; for this one, ask for {content}, or store it under "
-        "another tag"
+        f"(made {format_utc(other.created)}), which Arvados prefers; for this one, ask for {content}, or store "
+        "it under another tag"
     )
 
 

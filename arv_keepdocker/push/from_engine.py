@@ -4,22 +4,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..catalog.entry import PLATFORM, Entry
+from ..catalog.entry import PLATFORM, CatalogEntry
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError
 from ..images.image import Selection
 from ..images.platform import USUAL, Platform
 from ..images.reference import Reference, familiar
 from ..sources.engine_image import EngineImage, PlatformNotFoundError
-from ..sources.pushed.names import TemporaryNames
+from ..sources.pushed.temporary_names import TemporaryNames
 from ..terminal.display import Style
-from .found import Found, Known
+from .found_image import FoundImage, Lookup
 from .request import Request, Tools
 
 if TYPE_CHECKING:  # not needed for an image that is there already
     from ..sources.source import Source
 
 
-def find_in_engine(request: Request, project: str, tools: Tools) -> Found:
+def find_in_engine(request: Request, project: str, tools: Tools) -> FoundImage:
     """The image that the engine has; with --pull, what it has pulled; without, perhaps what only Arvados has.
 
     Raises ImageNotFoundError or EngineError.
@@ -32,7 +32,7 @@ def find_in_engine(request: Request, project: str, tools: Tools) -> Found:
             image = _pulled(reference.name, request, tools)
             return _found(image, reference.name, request, project, tools)
     try:
-        found = tools.engine.find(str(reference), request.platform)
+        found = tools.engine.find_image(str(reference), request.platform)
         problem: KeepdockerError = _not_in_engine(reference, tools)
     except PlatformNotFoundError as error:
         error.hint = _other_platform_hint(error, _resolved(reference, error.image).name, request)
@@ -46,10 +46,10 @@ def find_in_engine(request: Request, project: str, tools: Tools) -> Found:
     return _find_in_arvados(reference, request, project, tools, problem)
 
 
-def _found(image: EngineImage, name: str | None, request: Request, project: str, tools: Tools) -> Found:
+def _found(image: EngineImage, name: str | None, request: Request, project: str, tools: Tools) -> FoundImage:
     TemporaryNames(tools.cache, tools.display.warning).take_back(tools.engine)
     universal = image.containerd if request.universal is None else request.universal
-    entry = Entry(project, image.id, name, request.title, universal=universal).made_at(image.created)
+    entry = CatalogEntry(project, image.id, name, request.title, universal=universal).with_timestamp(image.created)
     certain = not image.containerd and not universal
     single = image.several_platforms is not True
     if not certain:
@@ -59,11 +59,11 @@ def _found(image: EngineImage, name: str | None, request: Request, project: str,
     # The universal form has the same id everywhere, so an engine that has it from Arvados knows it by that. In any
     # other form, the engine's Id may be one that compute nodes do not know the image by.
     loaded = [replace(entry, engine_id=None, platform=None, universal=True)] if single else []
-    return Found(
+    return FoundImage(
         entry,
         partial(_source, image, request, tools),
         Selection(name, image.platform if image.containerd else None),
-        known=Known.BY_ID if certain else Known.BY_DIGEST,
+        lookup=Lookup.BY_ID if certain else Lookup.BY_DIGEST,
         single_image=single,
         also_recorded_as=loaded,
         created=image.created,
@@ -75,15 +75,15 @@ def _found(image: EngineImage, name: str | None, request: Request, project: str,
 def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
     """The image as the engine saves it or, if that is asked for, pushes it."""
     if not request.via_push or request.via_arv_put:
-        from ..sources.archives import EngineSource
+        from ..sources.engine_source import EngineSource
 
         return EngineSource(tools.engine, image)
-    from ..sources.pushed.notes import PushNotes
-    from ..sources.pushed.source import PushSource
-    from .uploaders import streaming
+    from ..sources.pushed.push_notes import PushNotes
+    from ..sources.pushed.push_source import PushSource
+    from .uploaders import streaming_uploader
 
     names = TemporaryNames(tools.cache, tools.display.warning)
-    uploader = streaming(request, tools, request.dry_run)
+    uploader = streaming_uploader(request, tools, request.dry_run)
     return PushSource(
         tools.engine, image, names, PushNotes(uploader.journal, uploader.resume, uploader.remember), tools.display.note
     )
@@ -91,7 +91,7 @@ def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
 
 def _of_other_platform(
     error: PlatformNotFoundError, reference: Reference, request: Request, project: str, tools: Tools
-) -> Found:
+) -> FoundImage:
     """The image that the engine has for another platform only: Arvados may have the one that is meant.
 
     Of an index it is known by the index's digest and the platform; of anything else, the Id is another image's.
@@ -100,18 +100,18 @@ def _of_other_platform(
         raise error
     image = replace(error.image, platform=error.wanted, created=None)
     found = _found(image, _resolved(reference, image).name, request, project, tools)
-    return replace(found, unavailable=error, instead=f"{error}; using the image that Arvados has of it")
+    return replace(found, unavailable=error, substitute_warning=f"{error}; using the image that Arvados has of it")
 
 
 def _find_in_arvados(
     wanted: Reference, request: Request, project: str, tools: Tools, problem: KeepdockerError
-) -> Found:
+) -> FoundImage:
     """The image that Arvados has, by its name or id, where the engine has the `problem`."""
     if request.force:
         raise problem
     try:
         own = USUAL if isinstance(problem, EngineError) else tools.engine.platform
-        stored = tools.catalog.find(wanted, request.platform or own, certain=request.platform is not None)
+        stored = tools.catalog.find_image(wanted, request.platform or own, certain=request.platform is not None)
     except ImageNotFoundError as error:
         raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
     if stored is None:
@@ -120,13 +120,13 @@ def _find_in_arvados(
         raise type(problem)(f"{problem}; and Arvados has no such image that you may read", hint) from problem
     image, reference = stored
     assert image.image_id is not None
-    return Found(
-        Entry(project, image.image_id, reference.name, request.title),
+    return FoundImage(
+        CatalogEntry(project, image.image_id, reference.name, request.title),
         source=None,
-        known=Known.BY_ID,
+        lookup=Lookup.BY_ID,
         stored=image,
         unavailable=ImageNotFoundError(f"image {wanted} was in Arvados just now and is gone"),
-        instead=f"{problem}; using the image that Arvados has in {image.collection}",
+        substitute_warning=f"{problem}; using the image that Arvados has in {image.collection}",
         platform=Platform.recorded(image.properties.get(PLATFORM)),
     )
 
@@ -143,7 +143,7 @@ def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
     """By its name, unless it is an id: what the engine has by its id cannot be newer anywhere."""
     if reference.id_prefix is None or reference.name is None:
         return reference
-    image = tools.engine.look(str(reference))
+    image = tools.engine.inspect(str(reference))
     return _resolved(reference, image) if image is not None else reference
 
 
@@ -153,7 +153,7 @@ def _pulled(name: str, request: Request, tools: Tools) -> EngineImage:
     shown = display.progress is Style.LINE and display.stream.isatty()
     tools.engine.pull(name, display.stream if shown else None, request.platform)
     try:
-        image = tools.engine.find(name, request.platform)
+        image = tools.engine.find_image(name, request.platform)
     except PlatformNotFoundError as error:
         hint = _other_platform_hint(error, name, request)
         raise EngineError(f"{tools.engine.name} pulled {name}, but {error}", hint) from error

@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..sources.archives import FileSource
-from .found import Found, Known
+from ..sources.file_source import FileSource
+from .found_image import FoundImage, Lookup
 from .request import Request, Tools
-from .uploaders import streaming
+from .uploaders import streaming_uploader
 
 if TYPE_CHECKING:
-    from ..store.together import Transfer
+    from ..store.shared_upload import SharedUpload
 
 _SAVED_AT_ONCE = 16 << 30
 """Bytes of images that an engine is asked to save in one archive: docker's classic store writes it to a disk first."""
@@ -23,26 +23,26 @@ class Groups:
 
     def __init__(self, request: Request, tools: Tools, at_once: int) -> None:
         """All requests are like this one, but for the image. So many groups are stored at a time."""
-        from ..store.together import Common
+        from ..store.shared_upload import SharedResources
 
         self._request = request
         self._engine = tools.engine
         self._names: list[str] = []
-        uploader = streaming(request, tools, request.dry_run)
-        self._common = Common(request.threads, lambda: uploader.known_of(self._names), at_once)
+        uploader = streaming_uploader(request, tools, request.dry_run)
+        self._common = SharedResources(request.threads, lambda: uploader.known_layers_of(self._names), at_once)
         self._file: FileSource | None = None
         if request.archive is not None:
-            from ..sources.together import FileOfSeveral
+            from ..sources.shared_archive import SharedFileSource
 
-            self._file = FileOfSeveral(request.archive, tools.display.waiting)
+            self._file = SharedFileSource(request.archive, tools.display.waiting)
 
-    def transfer(self) -> "closing[Transfer]":
+    def shared_upload(self) -> "closing[SharedUpload]":
         """What the images of one group share."""
-        from ..store.together import Transfer
+        from ..store.shared_upload import SharedUpload
 
-        return closing(Transfer(self._common))
+        return closing(SharedUpload(self._common))
 
-    def identified(self, found: Found) -> Found:
+    def identified(self, found: FoundImage) -> FoundImage:
         """With the id of an image in a file, which a look into that tells."""
         file = self._file
         if file is None:
@@ -57,13 +57,13 @@ class Groups:
         return replace(
             found,
             source=lambda: file,
-            entry=entry.made_at(image.created),
-            known=Known.BY_ID,
+            entry=entry.with_timestamp(image.created),
+            lookup=Lookup.BY_ID,
             created=image.created,
             platform=image.platform,
         )
 
-    def of(self, found: Mapping[int, Found]) -> list[dict[int, Found]]:
+    def of(self, found: Mapping[int, FoundImage]) -> list[dict[int, FoundImage]]:
         """The groups, in the order of the first image of each."""
         self._names = [each.entry.name for each in found.values() if each.entry.name is not None]
         groups: list[tuple[set[str], list[int]]] = []
@@ -77,7 +77,7 @@ class Groups:
         ordered = sorted(numbers for _, numbers in groups)
         return [self._saved_together({number: found[number] for number in numbers}) for numbers in ordered]
 
-    def _shared(self, found: Found) -> set[str]:
+    def _shared(self, found: FoundImage) -> set[str]:
         """What other images may have, too."""
         keys = set(found.digests)
         if self._file is not None:
@@ -88,16 +88,16 @@ class Groups:
             keys.update(diff_id for diff_id, _ in found.layers)
         return keys
 
-    def _saved_together(self, group: Mapping[int, Found]) -> dict[int, Found]:
+    def _saved_together(self, group: Mapping[int, FoundImage]) -> dict[int, FoundImage]:
         """The engine saves those of the group in one archive whose configurations it knows by their digests."""
         saved = dict(group)
         for numbers in _portions(group):
-            from ..sources.together import SavedTogether
+            from ..sources.shared_archive import JointSave
 
             images = {image.id: image for number in numbers if (image := group[number].in_engine) is not None}
             if len(images) < 2:
                 continue
-            together = SavedTogether(self._engine, list(images.values()))
+            together = JointSave(self._engine, list(images.values()))
             for number in numbers:
                 image = group[number].in_engine
                 assert image is not None
@@ -105,7 +105,7 @@ class Groups:
         return saved
 
 
-def _portions(group: Mapping[int, Found]) -> Iterator[list[int]]:
+def _portions(group: Mapping[int, FoundImage]) -> Iterator[list[int]]:
     """The numbers of images that are saved at once."""
     portion: list[int] = []
     left = _SAVED_AT_ONCE

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..catalog.missing_records import Plan
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
+from ..catalog.plan import Plan
 from ..images.platform import Platform
 from ..images.reference import Reference
 from ..keep.cache import Cache
@@ -14,7 +14,7 @@ from ..store.content import Content
 from ..terminal.display import Display
 
 if TYPE_CHECKING:
-    from ..store.together import Transfer
+    from ..store.shared_upload import SharedUpload
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Tools:
     catalog: Catalog
     cache: Cache
     display: Display
-    transfer: "Transfer | None" = None
+    shared_upload: "SharedUpload | None" = None
     """What the image shares with others that are stored in the same run."""
 
 

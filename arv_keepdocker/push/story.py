@@ -11,16 +11,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..catalog import workbench
-from ..catalog.missing_records import Made, Plan
+from ..catalog.plan import Action, Plan
 from ..keep.run_lock import RunLock
 from ..store.content import Content
 from . import checks
-from .found import Found, Known
+from .found_image import FoundImage, Lookup
 from .lookup import look_up, look_up_id
 from .request import Outcome, Request, Tools
 
 if TYPE_CHECKING:  # not needed for an image that is there already
-    from ..catalog.entry import Entry
+    from ..catalog.entry import CatalogEntry
     from .uploaders import Upload
 
 
@@ -30,7 +30,7 @@ def push(request: Request, tools: Tools) -> Outcome:
     checks.check_names([request.name])
     if request.title is not None:
         tools.catalog.check_title(request.title)
-    project = tools.catalog.projects.find(request.project)
+    project = tools.catalog.projects.resolve(request.project)
     found = find_image(request, project, tools)
     with RunLock(tools.cache, tools.display, enabled=not request.dry_run) as lock:
         outcome = store_found(found, request, tools, lock)
@@ -39,7 +39,7 @@ def push(request: Request, tools: Tools) -> Outcome:
     return replace(outcome, seconds=time.monotonic() - start)
 
 
-def find_image(request: Request, project: str, tools: Tools) -> Found:
+def find_image(request: Request, project: str, tools: Tools) -> FoundImage:
     """The image where the request says that it comes from."""
     if request.archive is not None:
         from .from_archive import find_in_archive
@@ -54,7 +54,7 @@ def find_image(request: Request, project: str, tools: Tools) -> Found:
     return find_in_engine(request, project, tools)
 
 
-def store_found(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
+def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> Outcome:
     """Use what Arvados has of the image, else send it."""
     for digest in found.digests:
         lock.hold(digest)  # another run may be storing it: it is there afterwards
@@ -73,9 +73,9 @@ def store_found(found: Found, request: Request, tools: Tools, lock: RunLock) -> 
     return outcome
 
 
-def _send(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcome:
+def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> Outcome:
     """Read the image and send what Arvados lacks of it, then record it."""
-    from .uploaders import uploader
+    from .uploaders import make_uploader
 
     assert found.source is not None
     source, project, sends = found.source(), found.entry.project, not request.dry_run
@@ -83,11 +83,13 @@ def _send(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcom
         checks.check_storable(project, request, tools)
     elif not source.repeatable:
         # It is sent while it is read, unless that is known to be in vain.
-        sends = sends and tools.catalog.projects.refusal(project) is None
+        sends = sends and tools.catalog.projects.why_not_writable(project) is None
     if request.dry_run and found.layers is not None:
         return _foreseen(found, found.layers, request, tools)
     tools.cache.remove_leftovers()
-    with uploader(request, tools, dry_run=not sends).take(source, found.wanted, found.entry.universal) as upload:
+    with make_uploader(request, tools, dry_run=not sends).prepare(
+        source, found.wanted, found.entry.universal
+    ) as upload:
         if source.fetched is not None:
             tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
         checks.warn_of_read(upload.image, found, request, tools)
@@ -99,17 +101,17 @@ def _send(found: Found, request: Request, tools: Tools, lock: RunLock) -> Outcom
     return outcome
 
 
-def _foreseen(found: Found, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
+def _foreseen(found: FoundImage, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
     """What a dry run tells of an image that it need not read."""
-    from .uploaders import streaming
+    from .uploaders import streaming_uploader
 
-    states = streaming(request, tools, dry_run=True).layers_known(found.entry.name, layers)
+    states = streaming_uploader(request, tools, dry_run=True).layer_states(found.entry.name, layers)
     new = sum(layer.size for layer in states if layer.new)
     content = Content(None, None, new, sum(layer.size for layer in states) - new, layers=states)
-    return Outcome(tools.catalog.new(found.entry), None, content)
+    return Outcome(tools.catalog.plan_new(found.entry), None, content)
 
 
-def _identified(found: Found, upload: "Upload", tools: Tools) -> "Entry":
+def _identified(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEntry":
     """How the image is to be recorded, now that it has been read."""
     entry, image = found.entry, upload.image
     name, *further = image.names or [None] if found.takes_names else [entry.name]
@@ -126,13 +128,13 @@ def _identified(found: Found, upload: "Upload", tools: Tools) -> "Entry":
         # What was universal already is found as such later, whatever was asked for now.
         universal=entry.universal or upload.universal,
     )
-    return entry.made_at(image.created)
+    return entry.with_timestamp(image.created)
 
 
 def _complete(plan: Plan, request: Request, tools: Tools) -> Outcome:
     """Make what is missing to an image that Arvados has; nothing is missing to it if it is whole and unwritable."""
     if plan.steps:
-        refusal = tools.catalog.projects.refusal(plan.entry.project)
+        refusal = tools.catalog.projects.why_not_writable(plan.entry.project)
         if refusal is not None and not plan.whole:
             raise refusal
         plan = plan if refusal is None else replace(plan, links=())
@@ -140,35 +142,35 @@ def _complete(plan: Plan, request: Request, tools: Tools) -> Outcome:
     return Outcome(plan, uuid, Content.of(plan.record) if plan.record is not None else None)
 
 
-def _record(found: Found, entry: "Entry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
+def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
     """Make the collection, then its links, unless Arvados turns out to have the image after all."""
-    looked_up = found.known is Known.BY_ID and entry.image_id == found.entry.image_id
+    looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
     plan = None if looked_up else look_up_id(entry, request, tools.catalog)
     if plan is not None:
         return replace(_complete(plan, request, tools), content=upload.content)
     if found.digest is None:
         checks.check_storable(entry.project, request, tools)
-    plan = tools.catalog.new(entry)
+    plan = tools.catalog.plan_new(entry)
     uuid = upload.store(entry) if not request.dry_run else None
     content = upload.content
     if content is None and uuid is not None:
-        content = Content.of(tools.catalog.cluster.get("collections", uuid))
+        content = Content.of(tools.catalog.client.get("collections", uuid))
     return Outcome(plan, uuid, content)
 
 
-def _link_digests(collection: str, entry: "Entry", upload: "Upload", tools: Tools) -> None:
+def _link_digests(collection: str, entry: "CatalogEntry", upload: "Upload", tools: Tools) -> None:
     for digest in upload.image.digests:
         if digest != entry.engine_id:
-            tools.catalog.link(collection, replace(entry, engine_id=digest).made_at(upload.image.created))
+            tools.catalog.add_links(collection, replace(entry, engine_id=digest).with_timestamp(upload.image.created))
 
 
 def report(outcome: Outcome, tools: Tools) -> None:
     """Tell what was found and made, and if a workflow gets another image."""
-    if outcome.plan.made is not Made.STORED:
-        project = tools.catalog.projects.called(outcome.plan.entry.project)
+    if outcome.plan.action is not Action.STORED:
+        project = tools.catalog.projects.display_name(outcome.plan.entry.project)
         tools.display.note(outcome.plan.summary(project))
     if outcome.collection is not None and tools.display.stream.isatty():
-        page = workbench.page(tools.catalog.cluster, outcome.collection)
+        page = workbench.collection_url(tools.catalog.client, outcome.collection)
         if page is not None:
             tools.display.note(f"see {page}")
     checks.warn_of_preferred(outcome, tools)

@@ -3,14 +3,14 @@
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from ..catalog.entry import Entry
+from ..catalog.entry import CatalogEntry
 from ..images.image import Image, Selection
 from ..sources.source import Source
 from ..store.content import Content
 from .request import Request, Tools
 
 if TYPE_CHECKING:
-    from ..store.streaming import Streaming
+    from ..store.streaming import StreamingUploader
 
 
 class Upload(Protocol):
@@ -26,32 +26,32 @@ class Upload(Protocol):
     def content(self) -> Content | None:
         """What the collection holds or, before `store`, will hold; None if only Arvados can tell."""
 
-    def store(self, entry: Entry) -> str:
+    def store(self, entry: CatalogEntry) -> str:
         """Make it a collection with its links, and return the collection's UUID. Raises ArvadosError."""
 
 
 class Uploader(Protocol):
     """One way to Keep."""
 
-    def take(self, source: Source, wanted: Selection, universal: bool) -> AbstractContextManager[Upload]:
+    def prepare(self, source: Source, wanted: Selection, universal: bool) -> AbstractContextManager[Upload]:
         """Read the image and check it; nothing is recorded yet."""
 
 
-def uploader(request: Request, tools: Tools, dry_run: bool) -> Uploader:
+def make_uploader(request: Request, tools: Tools, dry_run: bool) -> Uploader:
     """The way that the request asks for; with `dry_run` nothing is sent."""
     if request.via_arv_put:
-        from ..store.via_arv_put import ViaArvPut
+        from ..store.via_arv_put import ArvPutUploader
 
         resume = request.resume and not request.force
-        return ViaArvPut(tools.catalog, tools.cache, tools.display, request.put_arguments, resume)
-    return streaming(request, tools, dry_run)
+        return ArvPutUploader(tools.catalog, tools.cache, tools.display, request.put_arguments, resume)
+    return streaming_uploader(request, tools, dry_run)
 
 
-def streaming(request: Request, tools: Tools, dry_run: bool) -> "Streaming":
+def streaming_uploader(request: Request, tools: Tools, dry_run: bool) -> "StreamingUploader":
     """The usual way, block by block."""
-    from ..store.streaming import Streaming
+    from ..store.streaming import StreamingUploader
 
-    return Streaming(
+    return StreamingUploader(
         tools.catalog,
         tools.cache,
         tools.display,
@@ -60,5 +60,5 @@ def streaming(request: Request, tools: Tools, dry_run: bool) -> "Streaming":
         resume=request.resume and not request.force,
         remember=request.remember and not dry_run,
         dry_run=dry_run,
-        transfer=tools.transfer,
+        shared_upload=tools.shared_upload,
     )

@@ -15,10 +15,10 @@ from typing import IO
 
 from ..errors import EngineError
 from ..images.platform import Platform
-from ..sources import engine_image, repair
+from ..sources import engine_image, repair_hints
+from ..sources.daemon import Daemon
 from ..sources.engine_image import EngineImage, PlatformNotFoundError
-from ..sources.engine_info import Daemon
-from ..sources.process import Program, Run
+from ..sources.process import Program, RunningProgram
 from ..terminal.waiting import Waiting, unsaid
 
 _NOT_THERE = ("no such image", "image not known")
@@ -67,20 +67,20 @@ class Engine:
 
     @functools.cached_property
     def _daemon(self) -> Daemon:
-        return Daemon(self._program.answer, self._failure)
+        return Daemon(self._program.capture, self._failure)
 
     @property
     def platform(self) -> Platform:
         """The engine's own."""
         return self._daemon.platform
 
-    def find(self, reference: str, platform: Platform | None = None) -> EngineImage | None:
+    def find_image(self, reference: str, platform: Platform | None = None) -> EngineImage | None:
         """The image that the engine resolves `reference` (a name, or `sha256:` and digits) to, or None.
 
         Without `platform`, of several the one for the engine's own. Raises EngineError when the engine could not be
         asked or did not understand, and PlatformNotFoundError when it has the image, but not for that platform.
         """
-        image = self.look(reference)
+        image = self.inspect(reference)
         if image is None:
             return None
         if platform is not None:
@@ -89,18 +89,18 @@ class Engine:
             raise self._not_for(reference, image, self.platform)
         return image
 
-    def look(self, reference: str) -> EngineImage | None:
+    def inspect(self, reference: str) -> EngineImage | None:
         """The image that the engine resolves `reference` to, for whatever platform it is described. Raises EngineError
         when the engine could not be asked or did not understand."""
         # Not `docker inspect`: a container of that name would be found first.
-        status, stdout, stderr = self._program.answer(["image", "inspect", reference])
+        status, stdout, stderr = self._program.capture(["image", "inspect", reference])
         if status == 0:
             return self._described(reference, stdout)
         if any(words in stderr.lower() for words in _NOT_THERE):
             return None
         if _PREFIXED_PART in stderr and reference.startswith("sha256:"):
             # Podman takes the beginning of an id, but not with the prefix; without it, it may be a name.
-            image = self.look(reference.removeprefix("sha256:"))
+            image = self.inspect(reference.removeprefix("sha256:"))
             return image if image is not None and image.id.startswith(reference) else None
         raise self._failure(f"{self.name} could not look for image {reference}", status, stderr)
 
@@ -120,7 +120,7 @@ class Engine:
 
     def _inspected(self, reference: str, image: EngineImage, platform: Platform) -> tuple[EngineImage | None, bool]:
         """An index's image for the platform, if it is there; and whether docker cannot be asked for that."""
-        status, stdout, stderr = self._program.answer(["image", "inspect", "--platform", str(platform), reference])
+        status, stdout, stderr = self._program.capture(["image", "inspect", "--platform", str(platform), reference])
         if status != 0:
             return None, any(words in stderr.lower() for words in _NO_PLATFORM_FLAG)
         found = self._described(reference, stdout)
@@ -153,7 +153,7 @@ class Engine:
         The program ends with this process. Raises EngineError, with the engine's words, when the pull fails.
         """
         command = ["image", "pull", *([] if show is not None else ["--quiet"]), *_platform_flag(platform), reference]
-        status, stderr = self._program.act(command, show)
+        status, stderr = self._program.run(command, show)
         if status != 0:
             raise self._failure(f"{self.name} could not pull {reference}", status, stderr)
 
@@ -171,7 +171,7 @@ class Engine:
             yield run.stream()
         if run.status != 0:
             error = self._failure(f"{self.name} could not save image {' and '.join(ids)}", run.status, run.stderr)
-            hint = error.hint or repair.hint(self._program.answer, images[0], run.stderr)
+            hint = error.hint or repair_hints.for_failed_save(self._program.capture, images[0], run.stderr)
             raise EngineError(str(error), hint)
 
     @functools.cached_property
@@ -179,19 +179,19 @@ class Engine:
         """Where docker's daemon listens, as far as its client says."""
         if host := os.environ.get("DOCKER_HOST"):
             return host
-        status, stdout, _ = self._program.answer(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+        status, stdout, _ = self._program.capture(["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
         return stdout.strip() if status == 0 else ""
 
     def is_elsewhere(self, podman: bool) -> bool:
         """Whether the engine says that it is on another machine, where 127.0.0.1 is not the one of this program."""
         if podman:
-            status, stdout, _ = self._program.answer(["info", "--format", "{{json .Host.ServiceIsRemote}}"])
+            status, stdout, _ = self._program.capture(["info", "--format", "{{json .Host.ServiceIsRemote}}"])
             return status == 0 and stdout.strip() == "true"
         return bool(self.address) and not self.address.startswith(_LOCAL)
 
     def tag(self, image_id: str, name: str) -> None:
         """Give the image one more name. Raises EngineError."""
-        status, stderr = self._program.act(["image", "tag", image_id, name], None)
+        status, stderr = self._program.run(["image", "tag", image_id, name], None)
         if status != 0:
             raise self._failure(f"{self.name} could not tag image {image_id}", status, stderr)
 
@@ -201,20 +201,20 @@ class Engine:
         Docker removes an image together with its last name, also one that had none before. So that name is moved to an
         empty image first, which is removed then.
         """
-        image = self.look(name)
+        image = self.inspect(name)
         if image is None:
             return False
         commands = [["image", "rm", name]]
         if image.id == image_id and set(image.names) <= {name}:
             commands.insert(0, ["image", "import", "-", name])
         for command in commands:
-            status, stderr = self._program.act(command, None, given=_EMPTY_TAR)
+            status, stderr = self._program.run(command, None, given=_EMPTY_TAR)
             if status != 0:
                 raise self._failure(f"{self.name} could not remove the name {name}", status, stderr)
         return True
 
     @contextlib.contextmanager
-    def pushing(self, image: EngineImage, name: str) -> Iterator[Run]:
+    def pushing(self, image: EngineImage, name: str) -> Iterator[RunningProgram]:
         """The program that pushes the image to the registry on this machine that the name, which is its own, says.
 
         Podman needs no such name. It is ended when the block is left early, and by the kernel when this process dies.
@@ -228,7 +228,7 @@ class Engine:
         with self._program.running(command, dies_with_us=True, environment={"DOCKER_CONTENT_TRUST": "0"}) as run:
             yield run
 
-    def push_failure(self, image: EngineImage, run: Run) -> EngineError:
+    def push_failure(self, image: EngineImage, run: RunningProgram) -> EngineError:
         """Why it did not push the image."""
         return self._failure(f"{self.name} could not push image {image.id}", run.status, run.stderr)
 
@@ -237,9 +237,9 @@ class Engine:
         is wanted."""
         return _platform_flag(image.platform) if image.containerd and self._daemon.saves_platforms else []
 
-    def repair(self, image: EngineImage) -> str | None:
+    def repair_hint(self, image: EngineImage) -> str | None:
         """What mends an image of which configuration or layers are missing in what was saved."""
-        return repair.missing_layers(self._program.answer, image) if image.containerd else None
+        return repair_hints.for_missing_layers(self._program.capture, image) if image.containerd else None
 
     def _failure(self, what: str, status: int, stderr: str) -> EngineError:
         # What the wrapper that is podman's docker says each time.

@@ -34,7 +34,7 @@ class Program:
         self._path = path
         self._waiting = waiting
 
-    def answer(self, arguments: Sequence[str]) -> tuple[int, str, str]:
+    def capture(self, arguments: Sequence[str]) -> tuple[int, str, str]:
         """Its exit status, and what it says on stdout and stderr.
 
         Raises EngineError when it says far more than an answer.
@@ -48,7 +48,7 @@ class Program:
                     raise EngineError(f"{what}: the answer is longer than {_LONGEST_ANSWER >> 20} MiB")
         return run.status, output.decode(errors="replace"), run.stderr
 
-    def act(self, arguments: Sequence[str], show: IO[str] | None, given: bytes = b"") -> tuple[int, str]:
+    def run(self, arguments: Sequence[str], show: IO[str] | None, given: bytes = b"") -> tuple[int, str]:
         """Its exit status and what it says on stderr; what it says on stdout goes to `show`, if given.
 
         It is `given` at most 4 KiB on stdin. The program ends with this process.
@@ -66,13 +66,15 @@ class Program:
         stdout: IO[str] | None = None,
         environment: Mapping[str, str] | None = None,
         given: bytes = b"",
-    ) -> Iterator["Run"]:
+    ) -> Iterator["RunningProgram"]:
         """The program at work; it has ended after the block, which may be left early. `environment` is added to
         ours, and at most 4 KiB are `given` to it on stdin."""
         waiting = unsaid if stdout is not None else self._waiting  # its progress says enough
         process = self._start(arguments, stdout, dies_with_us, environment, given)
         try:
-            with contextlib.closing(Run(process, lambda: waiting(f"{self.name} {' '.join(arguments)}"))) as run:
+            with contextlib.closing(
+                RunningProgram(process, lambda: waiting(f"{self.name} {' '.join(arguments)}"))
+            ) as run:
                 yield run
                 run.wait()
         except BaseException:
@@ -118,7 +120,7 @@ def _readable_file(data: bytes) -> Iterator[int]:
         os.close(reading)
 
 
-class Run:
+class RunningProgram:
     """A program at work."""
 
     def __init__(
@@ -199,7 +201,7 @@ class Run:
 class _Stream(io.RawIOBase):
     """What a program writes, for io.BufferedReader."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunningProgram) -> None:
         self._run = run
 
     def readable(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from ..images.image import Image, Selection
 from ..images.layers import LayerSink
-from .reading import Reading
+from .read_progress import ReadProgress
 
 
 class Source(Protocol):
@@ -18,7 +18,7 @@ class Source(Protocol):
     """How many it has, as far as that is known before it is delivered."""
     activity: str
     """What happens while the image is delivered, for a line that goes on with its name: `docker is saving`."""
-    reading: Reading
+    read_progress: ReadProgress
     """How much of it has been read, and how much there is; that may be known only while it is being delivered."""
     repeatable: bool
     """Whether it can be delivered again."""

@@ -2,8 +2,8 @@
 
 import re
 
-from ..catalog.entry import Entry
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
+from ..catalog.entry import CatalogEntry
 from ..images.image import Selection
 from ..sources.source import Source
 
@@ -22,18 +22,18 @@ def described(wanted: Selection, source: Source) -> str:
     name = called(wanted, source)
     image_id = short(source.image_id) if source.image_id is not None else ""
     known = f" ({image_id})" if image_id and image_id not in name else ""
-    size = source.reading.size
-    parts = [f"{'about ' if source.reading.is_guess else ''}{_about(size)}"] if size else []
+    size = source.read_progress.size
+    parts = [f"{'about ' if source.read_progress.is_guess else ''}{_about(size)}"] if size else []
     parts += [f"{source.layers} layer{'s' if source.layers != 1 else ''}"] if source.layers is not None else []
     return f"{name}{known}{', ' if parts else ''}{' in '.join(parts)}"
 
 
-def stored(entry: Entry, catalog: Catalog) -> str:
+def stored(entry: CatalogEntry, catalog: Catalog) -> str:
     """That the image is stored; in the universal form it has another id than before."""
     name = entry.name or f"image {short(entry.image_id)}"
     new_id = f" ({short(entry.image_id)})" if entry.universal and entry.name is not None else ""
     projects = catalog.projects
-    where = "Home" if entry.project == projects.user["uuid"] else projects.called(entry.project)
+    where = "Home" if entry.project == projects.user["uuid"] else projects.display_name(entry.project)
     return f"stored {name}{new_id} in {where}"
 
 

@@ -41,7 +41,7 @@ class CanonicalFile:
     def become(self, image: Image, universal: bool) -> Arrangement:
         """Make the file the archive of the image. Raises ArchiveError where that cannot be."""
         arrangement = arrange(image, universal)
-        layers = [layer for run in arrangement.runs for layer in run.layers]
+        layers = [layer for segment in arrangement.segments for layer in segment.layers]
         starts = [self._units[layer.stored_digest][0] for layer in layers]
         with self._cache.writing(), self._file:
             end = sum(map(unit_size, layers))

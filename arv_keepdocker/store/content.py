@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..catalog.client import Record
 
 if TYPE_CHECKING:  # not needed for an image that is there already
-    from ..keep.units import LayerState
+    from ..keep.keep_sink import LayerState
 
 
 @dataclass(frozen=True)

@@ -5,37 +5,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from ..catalog.api_errors import ArvadosRefusedError
-from ..catalog.entry import Entry
-from ..catalog.records import Catalog
+from ..catalog.arvados_errors import ArvadosRefusedError
+from ..catalog.catalog import Catalog
+from ..catalog.entry import CatalogEntry
 from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..images.canonical import arrange
 from ..images.image import Image, Selection
 from ..images.layers import NoSink
+from ..keep.block_sender import BlockSender, Put
 from ..keep.cache import Cache
 from ..keep.journal import Journal
-from ..keep.known_layers import Known, StoredManifest
+from ..keep.keep_sink import WRITERS, KeepSink, LayerState, LostLayerError
+from ..keep.known_layers import KnownLayers, StoredManifest
 from ..keep.locators import expires_before, manifest, portable_data_hash
-from ..keep.sender import Put, Sender
 from ..keep.small_layers import LIMIT
-from ..keep.units import WRITERS, LayerState, LostLayerError, Units
-from ..sources.archives import FileSource
+from ..sources.file_source import FileSource
 from ..sources.source import Source
 from ..terminal.display import Display
 from ..terminal.progress import Activity, Progress
 from . import arv_put
 from .announcements import called, described, mebibytes, stored
+from .block_putter import BlockPutter
+from .block_reader import block_reader
 from .content import Content
-from .putter import Putter
-from .reader import getter
-from .together import Since, Transfer
+from .shared_upload import CountsSince, SharedUpload
 
 _MARGIN = 60 * 60
 """Seconds for which a signature must still be good: the collection is made when everything is sent."""
 
 
 @dataclass(frozen=True)
-class Streaming:
+class StreamingUploader:
     """Uploads images block by block, without a file on disk."""
 
     catalog: Catalog
@@ -50,11 +50,11 @@ class Streaming:
     """Write the journal."""
     dry_run: bool = False
     """Send nothing."""
-    transfer: Transfer | None = None
+    shared_upload: SharedUpload | None = None
     """What is shared with other images of this run, if there are any."""
 
     @contextmanager
-    def take(self, source: Source, wanted: Selection, universal: bool) -> Iterator["StreamingUpload"]:
+    def prepare(self, source: Source, wanted: Selection, universal: bool) -> Iterator["StreamingUpload"]:
         """Upload the image, or only check it where it can be read again.
 
         Raises ArchiveError, ArvadosError or what the source raises; then nothing is recorded.
@@ -63,39 +63,43 @@ class Streaming:
 
     def tell_what_cannot_be_reused(self) -> None:
         """Say that everything is sent, where blocks' signatures expire sooner than a collection could be made."""
-        seconds = self.catalog.cluster.signature_seconds
+        seconds = self.catalog.client.signature_seconds
         if self.reuse and seconds is not None and seconds <= _MARGIN:
             self.display.note(
                 f"this cluster's signatures are good for {seconds} s: nothing that Arvados has already can be reused"
             )
 
-    def layers_known(self, name: str | None, layers: Iterable[tuple[str, int]]) -> tuple[LayerState, ...]:
+    def layer_states(self, name: str | None, layers: Iterable[tuple[str, int]]) -> tuple[LayerState, ...]:
         """Which layers of an image of this name, given as diff ids and sizes, Arvados has. Raises ArvadosError."""
-        known = self.known(name) if self.reuse else None
-        return tuple(LayerState(diff_id, size, not (known and known.find(diff_id))) for diff_id, size in layers)
+        known = self.known_layers(name) if self.reuse else None
+        return tuple(LayerState(diff_id, size, not (known and known.copies_of(diff_id))) for diff_id, size in layers)
 
-    def known(self, name: str | None) -> Known:
+    def known_layers(self, name: str | None) -> KnownLayers:
         """What need not be sent of an image of this name."""
-        return self.transfer.common.known if self.transfer is not None else self.known_of([name] if name else [])
+        return (
+            self.shared_upload.common.known
+            if self.shared_upload is not None
+            else self.known_layers_of([name] if name else [])
+        )
 
-    def known_of(self, names: Sequence[str]) -> Known:
+    def known_layers_of(self, names: Sequence[str]) -> KnownLayers:
         """What need not be sent of images of these names."""
-        cluster = self.catalog.cluster
+        client = self.catalog.client
 
         def manifests() -> Sequence[StoredManifest]:
-            user = cluster.current_user()["uuid"]
+            user = client.current_user()["uuid"]
             found = self.catalog.newest_manifests(names)
             return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
 
         journal = self.journal if self.resume else None
-        return Known(manifests, journal, getter(cluster), time.time() + _MARGIN, self.remember)
+        return KnownLayers(manifests, journal, block_reader(client), time.time() + _MARGIN, self.remember)
 
     @property
     def journal(self) -> Journal | None:
         """What this user has sent to this cluster earlier; None if the cache directory cannot be used."""
-        cluster = self.catalog.cluster
+        client = self.catalog.client
         try:
-            path = self.cache.path / Journal.filename(cluster.uuid_prefix, cluster.api.api_token)
+            path = self.cache.path / Journal.filename(client.uuid_prefix, client.api.api_token)
             return Journal(path, self.display.waiting)
         except CacheError:
             return None  # which was said when the lock could not be taken
@@ -113,7 +117,7 @@ class _Uploaded:
 class StreamingUpload:
     """An image whose blocks were sent; or one that was checked, and they are when it is stored."""
 
-    def __init__(self, uploader: Streaming, source: Source, wanted: Selection, universal: bool) -> None:
+    def __init__(self, uploader: StreamingUploader, source: Source, wanted: Selection, universal: bool) -> None:
         self._uploader = uploader
         self._source = source
         self._wanted = wanted
@@ -139,7 +143,7 @@ class StreamingUpload:
         """What the collection holds, or would hold if something had been sent."""
         return self._sent().content
 
-    def store(self, entry: Entry) -> str:
+    def store(self, entry: CatalogEntry) -> str:
         """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
         catalog = self._uploader.catalog
         uploaded = self._sent()
@@ -148,18 +152,18 @@ class StreamingUpload:
         if uuid is None:
             uploaded = self._uploaded = self._sent_again()
             with self._explained():
-                uuid = catalog.create(entry, uploaded.manifest)
+                uuid = catalog.create_collection(entry, uploaded.manifest)
         with self._explained():
-            catalog.link(uuid, entry)
+            catalog.add_links(uuid, entry)
         sent = f"{mebibytes(uploaded.content.sent)} sent, {mebibytes(uploaded.content.reused)} were there already"
         self._uploader.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
         return uuid
 
-    def _created(self, entry: Entry, uploaded: _Uploaded) -> str | None:
+    def _created(self, entry: CatalogEntry, uploaded: _Uploaded) -> str | None:
         """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
         uploader = self._uploader
         try:
-            return uploader.catalog.create(entry, uploaded.manifest)
+            return uploader.catalog.create_collection(entry, uploaded.manifest)
         except ArvadosRefusedError as error:
             # It may be a signature that has expired meanwhile, or by another clock; the answer does not say.
             expired = expires_before(uploaded.manifest, time.time() + _MARGIN)
@@ -213,7 +217,7 @@ class StreamingUpload:
             progress = Progress(
                 uploader.display,
                 self._name,
-                Since(sender),
+                CountsSince(sender),
                 units,
                 self._source,
                 arv_put.machine_progress,
@@ -224,7 +228,7 @@ class StreamingUpload:
                 arrangement = arrange(image, self._universal)
                 progress.whole = arrangement.size
                 composed = units.compose(arrangement, image.layers)
-        alone = uploader.transfer is None
+        alone = uploader.shared_upload is None
         sent = sender.sent if alone else composed.sent
         reused = sender.reused if alone else arrangement.size - composed.sent
         if journal is not None and journal.problem is not None:
@@ -241,23 +245,25 @@ class StreamingUpload:
         return _Uploaded(image, arrangement.image_id, arrangement.universal, text, content)
 
     @contextmanager
-    def _transfer(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[Sender, Units]]:
+    def _transfer(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[BlockSender, KeepSink]]:
         """Where the blocks and layers go."""
         uploader = self._uploader
-        putter = Putter(uploader.catalog.cluster)
-        put = _unsent if uploader.dry_run else _remembering(putter, notes)
-        common = uploader.transfer.common if uploader.transfer is not None and reuse == uploader.reuse else None
+        put_block = BlockPutter(uploader.catalog.client)
+        put = _unsent if uploader.dry_run else _remembering(put_block, notes)
+        common = (
+            uploader.shared_upload.common if uploader.shared_upload is not None and reuse == uploader.reuse else None
+        )
 
-        def make() -> tuple[Sender, Units]:
-            known = uploader.known(self._wanted.name)
-            rooms = common.rooms if common else None
-            sender = Sender(put, known.blocks if reuse else dict, uploader.threads, putter.left, rooms)
+        def make() -> tuple[BlockSender, KeepSink]:
+            known = uploader.known_layers(self._wanted.name)
+            slots = common.slots if common else None
+            sender = BlockSender(put, known.blocks if reuse else dict, uploader.threads, put_block.sent_so_far, slots)
             limit = common.small_limit if common else LIMIT
-            return sender, Units(sender, known if reuse else None, notes, WRITERS, self._source.remote, limit)
+            return sender, KeepSink(sender, known if reuse else None, notes, WRITERS, self._source.remote, limit)
 
-        if common is not None and uploader.transfer is not None:
-            with uploader.transfer.of(make) as transfer:
-                yield transfer
+        if common is not None and uploader.shared_upload is not None:
+            with uploader.shared_upload.of(make) as shared_upload:
+                yield shared_upload
             return
         sender, units = make()
         with closing(units), sender:
@@ -272,7 +278,10 @@ class StreamingUpload:
             raise
         except ArvadosError as error:
             goes_on = (
-                error.trouble is not None and uploader.resume and uploader.remember and uploader.journal is not None
+                error.retry_reason is not None
+                and uploader.resume
+                and uploader.remember
+                and uploader.journal is not None
             )
             hint = "What was sent need not be sent again: try the same command again." if goes_on else None
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error

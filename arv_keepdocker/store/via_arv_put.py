@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import IO
 
 from ..catalog import sdk_logs
-from ..catalog.entry import Entry
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
+from ..catalog.entry import CatalogEntry
 from ..errors import ArchiveError, ArvadosError, KeepdockerError
-from ..images import archive, entries
+from ..images import archive, archive_entries
 from ..images.canonical import Arrangement, arrange
 from ..images.image import Image, Selection
 from ..images.layers import NoSink
@@ -19,7 +19,8 @@ from ..images.members import Members
 from ..images.tar import Readable, scan
 from ..keep import put_answers
 from ..keep.cache import Cache
-from ..sources.archives import EngineSource, FileSource
+from ..sources.engine_source import EngineSource
+from ..sources.file_source import FileSource
 from ..sources.source import Source
 from ..terminal.display import Counter, Display
 from . import arv_put
@@ -28,7 +29,7 @@ from .canonical_file import CanonicalFile
 
 
 @dataclass(frozen=True)
-class ViaArvPut:
+class ArvPutUploader:
     """Saves images and hands them to arv-put: as the engine writes them, byte for byte, or else as canonical archives.
 
     Of bytes that come from elsewhere, two readers might see two images; and no engine writes the universal form.
@@ -44,7 +45,7 @@ class ViaArvPut:
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def take(self, source: Source, wanted: Selection, universal: bool) -> Iterator["SavedUpload"]:
+    def prepare(self, source: Source, wanted: Selection, universal: bool) -> Iterator["ArvPutUpload"]:
         """Save the image and check it.
 
         Raises ArchiveError, CacheError or what the source raises, and then leaves no file. What was saved of an
@@ -62,7 +63,7 @@ class ViaArvPut:
             if not source.repeatable:
                 saved.discard()
 
-    def _from_engine(self, source: EngineSource, wanted: Selection, universal: bool) -> "SavedUpload":
+    def _from_engine(self, source: EngineSource, wanted: Selection, universal: bool) -> "ArvPutUpload":
         image = source.image
         # An Id that names images for several platforms has an archive for each.
         kind = "".join(filter(str.isalnum, str(image.platform))) if image.several_platforms else ""
@@ -77,17 +78,17 @@ class ViaArvPut:
             counter = self.display.counter("saving", image.size)
             if universal:
                 arrangement, saved = self._arranged(source, wanted, universal, path, counter)
-                return SavedUpload(self, saved, arrangement.image_id, arrangement.universal, path)
+                return ArvPutUpload(self, saved, arrangement.image_id, arrangement.universal, path)
             found = self._saved(source, wanted, path, counter)
         return self._as_saved(found, path, wanted, universal)
 
-    def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Selection, universal: bool) -> "SavedUpload":
+    def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Selection, universal: bool) -> "ArvPutUpload":
         """The archive at `path` as it is, if every engine can load it and finds the image in it."""
         members, image = found
         if universal or _loadable(members, image):
             arrangement = arrange(image, universal)
             image_id = arrangement.image_id if universal else image.id
-            return SavedUpload(self, image, image_id, universal, path)
+            return ArvPutUpload(self, image, image_id, universal, path)
         return self._written_later(FileSource(str(path)), image, wanted, universal, [path])
 
     def _of_earlier_run(self, path: Path, wanted: Selection, universal: bool) -> tuple[Members, Image] | None:
@@ -97,7 +98,7 @@ class ViaArvPut:
         try:
             with path.open("rb") as file:
                 members = scan(file, sink)
-            image = archive.find(members, sink, wanted)
+            image = archive.select_image(members, sink, wanted)
             if universal and path.stat().st_size != arrange(image, universal).size:
                 raise ArchiveError("it is another archive")
         except (ArchiveError, OSError) as error:
@@ -114,7 +115,7 @@ class ViaArvPut:
             finally:
                 counter.close()
 
-    def _from_elsewhere(self, source: Source, wanted: Selection, universal: bool) -> "SavedUpload":
+    def _from_elsewhere(self, source: Source, wanted: Selection, universal: bool) -> "ArvPutUpload":
         if source.repeatable:
             image = source.deliver(NoSink(), wanted)
             return self._written_later(source, image, wanted, universal, [])
@@ -122,11 +123,11 @@ class ViaArvPut:
         _check_name(path)
         counter = self.display.counter("reading", None)
         arrangement, image = self._arranged(source, wanted, universal, path, counter)
-        return SavedUpload(self, image, arrangement.image_id, arrangement.universal, path)
+        return ArvPutUpload(self, image, arrangement.image_id, arrangement.universal, path)
 
     def _written_later(
         self, source: Source, image: Image, wanted: Selection, universal: bool, before: Sequence[Path]
-    ) -> "SavedUpload":
+    ) -> "ArvPutUpload":
         """The canonical archive, written when it is stored; of an earlier run if that has got as far."""
         arrangement = arrange(image, universal)
         path = self.cache.archive_path(arrangement.image_id, ".canonical")
@@ -142,7 +143,7 @@ class ViaArvPut:
                 path.unlink(missing_ok=True)
                 raise KeepdockerError(f"{source.what} changed while it was stored")
 
-        return SavedUpload(self, image, arrangement.image_id, arrangement.universal, path, write, before)
+        return ArvPutUpload(self, image, arrangement.image_id, arrangement.universal, path, write, before)
 
     def _arranged(
         self, source: Source, wanted: Selection, universal: bool, path: Path, counter: Counter
@@ -156,12 +157,12 @@ class ViaArvPut:
                 counter.close()
 
 
-class SavedUpload:
+class ArvPutUpload:
     """A whole, checked image whose archive is on disk, or will be."""
 
     def __init__(
         self,
-        uploader: ViaArvPut,
+        uploader: ArvPutUploader,
         image: Image,
         image_id: str,
         universal: bool,
@@ -183,7 +184,7 @@ class SavedUpload:
         """arv-put does not tell."""
         return None
 
-    def store(self, entry: Entry) -> str:
+    def store(self, entry: CatalogEntry) -> str:
         """Upload it as a new collection of the project, record that, and return its UUID.
 
         Raises ArvadosError, and then the file stays for the next run; KeepdockerError if a file that is not ours has
@@ -195,11 +196,11 @@ class SavedUpload:
         if uploader.cache.is_distrusted:
             arguments.append("--no-cache")  # for arv-put believes its notes of what was sent
         try:
-            keep = uploader.catalog.cluster.api.keep
+            keep = uploader.catalog.client.api.keep
             waiting = uploader.display.waiting("arv-put to store the image")
             with sdk_logs.retries_told(uploader.display), waiting, put_answers.checked(keep):
-                uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.cluster.api)
-            uploader.catalog.record(uuid, entry).carry_out()
+                uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.client.api)
+            uploader.catalog.plan_recording(uuid, entry).carry_out()
         except ArvadosError as error:
             hint = f"What was saved is kept in {self._path}; the same command goes on from there."
             own_hint = hint if uploader.resume else None
@@ -232,9 +233,9 @@ def _loadable(members: Members, image: Image) -> bool:
     Docker 20 to 28 and 29's classic store need manifest.json, and of several images a node would not know which is
     meant.
     """
-    if members.find(entries.MANIFEST) is None:
+    if members.find(archive_entries.MANIFEST) is None:
         return False
-    configs = [members.find(entry.config) for entry in entries.of_manifest(members)]
+    configs = [members.find(entry.config) for entry in archive_entries.of_manifest(members)]
     return [f"sha256:{file.sha256}" for file in configs if file is not None] == [image.id]
 
 

@@ -90,7 +90,7 @@ class Skipped(Protocol):
     """Bytes of layers that are in Arvados and were not even read."""
 
 
-class Reading(Protocol):
+class ReadProgress(Protocol):
     """Bytes that are read to have the image, which may be compressed."""
 
     read: int
@@ -112,7 +112,7 @@ class Expected(Protocol):
     """What happens there, for a line that goes on with the image's name: `docker is saving`."""
 
     @property
-    def reading(self) -> Reading: ...
+    def read_progress(self) -> ReadProgress: ...
 
 
 class Progress(Activity):
@@ -155,7 +155,7 @@ class Progress(Activity):
     def _total(self) -> int | None:
         if self.whole is not None:
             return self.whole
-        size = self._source.reading.size
+        size = self._source.read_progress.size
         return max(size, self._there) if size else None
 
     def _show(self) -> None:
@@ -166,10 +166,10 @@ class Progress(Activity):
     def _look(self) -> None:
         self._sending.note(self._counts.sending.seconds, self._counts.moved)
         # Who waits for what was read to be sent does not read, however fast that would be.
-        self._reading.note(self.seconds - self._counts.full.seconds, self._source.reading.read)
+        self._reading.note(self.seconds - self._counts.full.seconds, self._source.read_progress.read)
 
     def _line(self) -> tuple[str, str]:
-        if not self._source.reading.read and not self._units.skipped:
+        if not self._source.read_progress.read and not self._units.skipped:
             return f"{self._source.activity} {self._name}", super()._line()[1]
         there, total = self._there, self._total
         words = [f"{there >> 20} MiB"]
@@ -200,7 +200,7 @@ class Progress(Activity):
         if total is None:
             return None
         unsent = max(total - there, 0)
-        reading = 0.0 if self.whole is not None else _seconds(self._source.reading.left, self._reading.rate)
+        reading = 0.0 if self.whole is not None else _seconds(self._source.read_progress.left, self._reading.rate)
         if not self._counts.moved or self._dry_run:
             return reading
         sending = _seconds(unsent, self._sending.rate)

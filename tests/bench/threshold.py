@@ -38,7 +38,7 @@ def blocks(layers: Sequence[tuple[int, int]], threshold: float) -> Iterator[tupl
     before = canonical.OWN_BLOCKS
     canonical.OWN_BLOCKS = int(threshold)
     try:
-        found = canonical.runs(Layer(f"sha256:{number:064x}", size) for number, size in layers)
+        found = canonical.segments(Layer(f"sha256:{number:064x}", size) for number, size in layers)
     finally:
         canonical.OWN_BLOCKS = before
     for run in found:

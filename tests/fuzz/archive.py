@@ -42,7 +42,7 @@ def check(data: bytes) -> None:
 def _check_archive(data: bytes, name: str | None, platform: Platform | None) -> None:
     sink = _Sink()
     try:
-        image = archive.read(io.BytesIO(data), sink, Selection(name, platform))
+        image = archive.read_image(io.BytesIO(data), sink, Selection(name, platform))
     except ArchiveError as error:
         _check_message(error)
         assert sink.open == 0
@@ -71,10 +71,10 @@ def _check_written(image: Image, sink: _Sink, universal: bool) -> None:
         return
     units = [
         canonical.unit_header(layer) + sink.layers[layer.stored_digest] + bytes(canonical.padding(layer.size))
-        for run in made.runs
-        for layer in run.layers
+        for segment in made.segments
+        for layer in segment.layers
     ]
-    again = archive.read(io.BytesIO(b"".join([*units, made.end])), _Sink(), Selection())
+    again = archive.read_image(io.BytesIO(b"".join([*units, made.end])), _Sink(), Selection())
     assert again.id == made.image_id
     assert [layer.diff_id for layer in again.layers] == [layer.diff_id for layer in image.layers]
     assert canonical.arrange(again, made.universal) == made

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 from ...errors import ArchiveError, EngineError
 from ...images.layers import Layer, LayerSink
-from ..blobs import LayerBlob, WrongDigestError
+from ..layer_blob import LayerBlob, WrongDigestError
 from ..registry.client import DIGEST, Document
-from .notes import PushNotes
-from .uploads import Memory, Upload
+from .blob_uploads import BlobUpload, MemoryBudget
+from .push_notes import PushNotes
 
 _DOCUMENTS_LIMIT = 64 << 20
 """Bytes of configurations, manifests and what else is no layer, all together."""
@@ -54,8 +54,8 @@ class Repository:
         self._sink = sink
         self._notes = notes
         self._lock = threading.Lock()
-        self._memory = Memory(_DOCUMENTS_LIMIT)
-        self._uploads: dict[str, Upload] = {}
+        self._memory = MemoryBudget(_DOCUMENTS_LIMIT)
+        self._uploads: dict[str, BlobUpload] = {}
         self._documents: dict[str, bytes] = {}
         self._layers: dict[str, Layer] = {}
         self._broken: dict[str, ArchiveError] = {}
@@ -101,11 +101,11 @@ class Repository:
             if self._closed or len(self._uploads) >= _UPLOADS_LIMIT or taken >= _BLOBS_LIMIT:
                 raise RefusedError(429, "TOOMANYREQUESTS", "too many blobs")
             identifier = secrets.token_hex(16)
-            self._uploads[identifier] = Upload(self._sink, self._memory)
+            self._uploads[identifier] = BlobUpload(self._sink, self._memory)
             return identifier
 
     @contextmanager
-    def upload(self, identifier: str) -> Iterator[Upload]:
+    def upload(self, identifier: str) -> Iterator[BlobUpload]:
         """The upload, for this thread alone; it is over if the block fails."""
         with self._lock:
             upload = self._uploads.get(identifier)
@@ -127,7 +127,7 @@ class Repository:
             self._end(identifier)
             upload.abandon()
 
-    def finish(self, identifier: str, upload: Upload, digest: str) -> None:
+    def finish(self, identifier: str, upload: BlobUpload, digest: str) -> None:
         """The blob is whole; the caller has it by `upload`."""
         self._end(identifier)
         if not DIGEST.fullmatch(digest):

@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from ..registry.client import MANIFEST_LIMIT
-from .body import ConnectionLostError, request_body
 from .repository import NOT_FOUND, RefusedError, Repository
+from .request_body import ConnectionLostError, request_body
 
 HOST = "127.0.0.1"
 _CONNECTIONS = 32

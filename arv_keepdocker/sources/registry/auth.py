@@ -15,9 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ...errors import RegistryError
 from .credentials import Credentials
-from .failures import host_of, split
-from .names import is_loopback
 from .transport import Transport
+from .urls import host_of, is_loopback, split
 
 _LIFETIME = 60.0
 """Seconds for which a token is good that does not say it, and the least that one may say."""
@@ -121,7 +120,7 @@ class Authorization:
         return self.credentials
 
     def _renew(self, challenge: Challenge) -> None:
-        answer = self._transport.persist(lambda: self._token(challenge))
+        answer = self._transport.with_retries(lambda: self._token(challenge))
         token = answer.get("token") or answer.get("access_token")
         self._transport.display.hide(str(token))
         self._header = f"Bearer {_checked(token)}"

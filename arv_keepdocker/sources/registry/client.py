@@ -12,10 +12,11 @@ from ...images.layers import sha256
 from .auth import Authorization, DeniedError, error_words
 from .credentials import Credentials
 from .download import Download
-from .failures import TemporaryError, UnreachableError, host_of, origin, split
-from .names import RepositoryName, is_loopback
+from .http_errors import TemporaryError, UnreachableError
+from .repository_name import RepositoryName
 from .stalls import Stalls
 from .transport import Answer, Transport
+from .urls import host_of, is_loopback, origin, split
 
 INDEX_TYPES = (
     "application/vnd.oci.image.index.v1+json",
@@ -74,7 +75,7 @@ class RegistryClient:
         Some registries know no HEAD. Docker Hub counts the requests for manifests, but not these.
         """
         try:
-            answer = self._transport.persist(lambda: self._send("HEAD", f"manifests/{reference}", _ACCEPT))
+            answer = self._transport.with_retries(lambda: self._send("HEAD", f"manifests/{reference}", _ACCEPT))
         except DeniedError:
             return None  # without words, which only the answer to a GET has
         with contextlib.closing(answer):
@@ -95,7 +96,7 @@ class RegistryClient:
                 return Document(body, self._verified(reference, body, answer), _media_type(answer))
 
         with self._explained(reference):
-            return self._transport.persist(fetch)
+            return self._transport.with_retries(fetch)
 
     def document(self, digest: str, size: int) -> bytes:
         """A blob that is kept in memory, compared with its digest."""

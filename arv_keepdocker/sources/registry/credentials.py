@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...terminal.display import Display
-from . import helpers
-from .names import HUB_HOSTS, RepositoryName
+from . import credential_helpers
+from .repository_name import HUB_HOSTS, RepositoryName
 
 _FILE_LIMIT = 4 << 20
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -113,10 +113,10 @@ def _from_helper(name: RepositoryName, document: Mapping[str, Any], display: Dis
     try:
         for server in hosts:
             with display.waiting(program):
-                answer = helpers.ask(program, server)
+                answer = credential_helpers.ask(program, server)
             if answer is not None:
                 return _credentials(program, *answer)
-    except helpers.HelperError as error:
+    except credential_helpers.HelperError as error:
         display.warning(f"no credentials for {name.host} from {program}: {error}")
     return None
 

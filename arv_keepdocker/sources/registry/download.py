@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Mapping
 
 from ...errors import RegistryError
-from .failures import TemporaryError, host_of
+from .http_errors import TemporaryError
 from .transport import Answer
+from .urls import host_of
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 

@@ -74,7 +74,7 @@ def fetch(client: Documents, reference: str, what: str = "") -> ImageManifest | 
     return parse(client.manifest(reference), what or f"manifest {reference} of {client.name}")
 
 
-def chosen(client: Documents, index: Index, wanted: Platform | None) -> ImageManifest:
+def choose_platform(client: Documents, index: Index, wanted: Platform | None) -> ImageManifest:
     """The image of an index for a platform, by default for linux/amd64.
 
     Raises ImageNotFoundError, with the platforms that there are, if there is none.

@@ -13,9 +13,9 @@ from urllib.parse import urljoin
 from ...errors import RegistryError
 from ...terminal.display import Display
 from . import tls
-from .failures import TemporaryError, explained, failures, host_of, origin, split
-from .names import is_loopback
+from .http_errors import TemporaryError, explained, failures
 from .stalls import Stalls
+from .urls import host_of, is_loopback, origin, split
 
 if TYPE_CHECKING:  # imported late: a tenth of a second that only this source needs
     from requests import Response, Session
@@ -110,7 +110,7 @@ class Transport:
         self._stopped = threading.Event()
         self.stalls = Stalls(display)
 
-    def persist(self, action: Callable[[], T]) -> T:
+    def with_retries(self, action: Callable[[], T]) -> T:
         """Do it, again where it fails with a TemporaryError. Raises RegistryError when that was enough."""
         for attempt in range(1, self.retries + 2):
             try:

@@ -11,7 +11,7 @@ def of_outcome(image: str | None, outcome: Outcome, dry_run: bool) -> dict[str, 
     layers = content.layers if content is not None else None
     return {
         "image": image,
-        "action": outcome.plan.made.value,
+        "action": outcome.plan.action.value,
         "dry_run": dry_run,
         "collection_uuid": outcome.collection,
         "portable_data_hash": content.portable_data_hash if content is not None else None,

@@ -11,15 +11,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from functools import partial
 
-from ..catalog.records import Catalog
+from ..catalog.catalog import Catalog
 from ..catalog.snapshot import Snapshot
 from ..errors import KeepdockerError
 from ..keep.run_lock import RunLock
 from ..parallel import side_by_side
 from ..store.content import Content
-from ..terminal.named import NamedDisplay, SharedLine
+from ..terminal.image_display import ImageDisplay, SharedLine
 from . import checks
-from .found import Found
+from .found_image import FoundImage
 from .groups import Groups
 from .lookup import look_up
 from .request import Outcome, Request, Tools
@@ -43,7 +43,7 @@ def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> It
             wanted[number] = request
         else:
             results[number] = request
-    arriving = _Run(wanted, tools).results() if wanted else iter(())
+    arriving = _Pipeline(wanted, tools).results() if wanted else iter(())
     for number in range(len(requests)):
         while number not in results:
             arrived, result = next(arriving)
@@ -51,7 +51,7 @@ def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> It
         yield results.pop(number)
 
 
-class _Run:
+class _Pipeline:
     """Knows how far each image is, by the numbers of the requests."""
 
     def __init__(self, requests: Mapping[int, Request], tools: Tools) -> None:
@@ -59,17 +59,17 @@ class _Run:
         first = next(iter(requests.values()))
         if first.title is not None:
             tools.catalog.check_title(first.title)
-        self._project = tools.catalog.projects.find(first.project)
+        self._project = tools.catalog.projects.resolve(first.project)
         self._force = first.force
-        self._snapshot = Snapshot(tools.catalog.cluster)
+        self._snapshot = Snapshot(tools.catalog.client)
         line = SharedLine(tools.display)
         self._tools = {
-            number: replace(tools, display=NamedDisplay(tools.display, str(request.reference), line))
+            number: replace(tools, display=ImageDisplay(tools.display, str(request.reference), line))
             for number, request in requests.items()
         }
         self._looking = Catalog(self._snapshot, tools.catalog.projects)
         # Pushes all come to the one address that docker knows; and not every client is for several threads.
-        one = first.via_push or not tools.catalog.cluster.is_for_threads
+        one = first.via_push or not tools.catalog.client.is_for_threads
         self._at_once = 1 if one else AT_ONCE
         self._groups = Groups(first, tools, self._at_once)
         self._started: dict[int, float] = {}
@@ -81,7 +81,7 @@ class _Run:
             names = [each.name for each in references if each.name is not None]
             self._snapshot.load(names, [each.id_prefix for each in references if each.id_prefix is not None])
         found = yield from self._each(self._requests, self._find)
-        waiting: dict[int, Found] = {}
+        waiting: dict[int, FoundImage] = {}
         while found:
             left = yield from self._not_there(found)
             waiting |= {number: each for number, each in left.items() if each.describe is None}
@@ -91,12 +91,12 @@ class _Run:
         yield from side_by_side([partial(self._stored, group) for group in groups], self._at_once)
 
     def _each(
-        self, numbers: Iterable[int], find: Callable[[int], Found]
-    ) -> Generator[tuple[int, Result], None, dict[int, Found]]:
+        self, numbers: Iterable[int], find: Callable[[int], FoundImage]
+    ) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
         """What is found, in the order of the numbers."""
-        found: dict[int, Found] = {}
+        found: dict[int, FoundImage] = {}
 
-        def attempt(number: int) -> Iterator[tuple[int, Found | KeepdockerError]]:
+        def attempt(number: int) -> Iterator[tuple[int, FoundImage | KeepdockerError]]:
             try:
                 yield number, find(number)
             except KeepdockerError as error:
@@ -109,7 +109,7 @@ class _Run:
                 found[number] = result
         return dict(sorted(found.items()))
 
-    def _find(self, number: int) -> Found:
+    def _find(self, number: int) -> FoundImage:
         """The image where it comes from; of an archive, which one it is."""
         request = self._requests[number]
         self._started[number] = time.monotonic()
@@ -117,19 +117,19 @@ class _Run:
         tools = replace(self._tools[number], catalog=self._looking)
         return self._groups.identified(find_image(request, self._project, tools))
 
-    def _described(self, found: Mapping[int, Found], number: int) -> Found:
+    def _described(self, found: Mapping[int, FoundImage], number: int) -> FoundImage:
         describe = found[number].describe
         assert describe is not None
         return describe()
 
-    def _not_there(self, found: Mapping[int, Found]) -> Generator[tuple[int, Result], None, dict[int, Found]]:
+    def _not_there(self, found: Mapping[int, FoundImage]) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
         """Ask Arvados for all of them at once; those that it does not have, or not as they are wanted, are left."""
         if self._force:
             return dict(found)
         entries = [each.entry for each in found.values()]
         digests = [digest for each in found.values() for digest in each.digests]
         self._snapshot.load([entry.name for entry in entries if entry.name is not None], digests)
-        left: dict[int, Found] = {}
+        left: dict[int, FoundImage] = {}
         for number, each in found.items():
             try:
                 outcome = self._whole(number, each)
@@ -142,7 +142,7 @@ class _Run:
                 left[number] = each
         return left
 
-    def _whole(self, number: int, found: Found) -> Outcome | None:
+    def _whole(self, number: int, found: FoundImage) -> Outcome | None:
         """What Arvados has of an image, if nothing is missing to it."""
         request, tools = self._requests[number], replace(self._tools[number], catalog=self._looking)
         plan = look_up(found, request, self._looking, incomplete=False)
@@ -154,11 +154,11 @@ class _Run:
             report(outcome, tools)
         return outcome
 
-    def _stored(self, group: Mapping[int, Found]) -> Iterator[tuple[int, Result]]:
+    def _stored(self, group: Mapping[int, FoundImage]) -> Iterator[tuple[int, Result]]:
         """Store images that share layers, one after the other."""
-        with self._groups.transfer() as transfer:
+        with self._groups.shared_upload() as shared_upload:
             for number, found in group.items():
-                request, tools = self._requests[number], replace(self._tools[number], transfer=transfer)
+                request, tools = self._requests[number], replace(self._tools[number], shared_upload=shared_upload)
                 try:
                     with RunLock(tools.cache, tools.display, enabled=not request.dry_run) as lock:
                         outcome = store_found(found, request, tools, lock)

@@ -6,12 +6,12 @@ import threading
 from ...errors import ArchiveError
 from ...images import json
 from ...images.layers import Layer, LayerSink
-from ..blobs import LayerBlob, WrongDigestError
+from ..layer_blob import LayerBlob, WrongDigestError
 
 _DOCUMENT_STARTS = b"{ \t\r\n"
 
 
-class Memory:
+class MemoryBudget:
     """The memory that documents may take, all together: nobody needs as much for one image."""
 
     def __init__(self, limit: int) -> None:
@@ -30,14 +30,14 @@ class Memory:
             self._left += size
 
 
-class Upload:
+class BlobUpload:
     """One blob on its way. It is used by one thread at a time, which has `busy`.
 
     What it is, is told only by the manifest, which comes last. What begins as JSON does and is no longer than a
     document may be is kept, and may turn out to be a layer; everything else is taken for a layer.
     """
 
-    def __init__(self, sink: LayerSink, memory: Memory) -> None:
+    def __init__(self, sink: LayerSink, memory: MemoryBudget) -> None:
         self.busy = threading.Lock()
         self.size = 0
         """Bytes that have come."""

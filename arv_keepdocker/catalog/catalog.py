@@ -12,11 +12,11 @@ from ..errors import ArvadosError, ImageNotFoundError, UsageError, quoted
 from ..images.platform import Platform
 from ..images.reference import Reference
 from . import stored_images
-from .api_errors import ArvadosRefusedError
-from .client import Cluster, Record, like
-from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, Entry, file_in
-from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
-from .missing_records import Made, Plan, create_collection, with_content
+from .arvados_errors import ArvadosRefusedError
+from .client import ArvadosClient, Record, like
+from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, CatalogEntry, image_id_in
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .plan import Action, Plan, create_collection, with_content
 from .projects import Projects
 from .stored_images import StoredImage
 
@@ -33,14 +33,14 @@ _OF_ALL = 50
 class Catalog:
     """Reads and writes the records. Every method raises ArvadosError when the cluster refuses or cannot be asked."""
 
-    def __init__(self, cluster: Cluster, projects: Projects | None = None) -> None:
-        self.cluster = cluster
-        self.projects = projects or Projects(cluster)
+    def __init__(self, client: ArvadosClient, projects: Projects | None = None) -> None:
+        self.client = client
+        self.projects = projects or Projects(client)
 
     @property
     def image_formats(self) -> Sequence[str]:
         """The image formats that the cluster says it takes; empty if it does not say."""
-        return self.cluster.image_formats()
+        return self.client.image_formats()
 
     def check_title(self, title: str) -> None:
         """Raise UsageError for a collection's name that Arvados refuses."""
@@ -51,12 +51,14 @@ class Catalog:
             problem = "no collection may be called so"
         elif "\0" in title or title.encode(errors="replace").decode() != title:
             problem = "it has a NUL, or bytes that are not UTF-8, in it"
-        elif "/" in title and not self.cluster.takes_slashes:
+        elif "/" in title and not self.client.takes_slashes:
             problem = "this cluster takes no name with a slash in it"
         if problem is not None:
             raise UsageError(f"--name {quoted(title)}: {problem}")
 
-    def find(self, reference: Reference, platform: Platform, certain: bool) -> tuple[StoredImage, Reference] | None:
+    def find_image(
+        self, reference: Reference, platform: Platform, certain: bool
+    ) -> tuple[StoredImage, Reference] | None:
         """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.
 
         It is not one that is known to be for another platform, and with `certain` one that is known to be for this.
@@ -67,7 +69,9 @@ class Catalog:
             return image, replace(reference, id_prefix=None)
         if reference.id_prefix is not None:
             images = [
-                image for image in stored_images.by_id(self.cluster, reference.id_prefix) if image.image_id is not None
+                image
+                for image in stored_images.by_id_prefix(self.client, reference.id_prefix)
+                if image.image_id is not None
             ]
             ids = sorted({str(image.image_id) for image in images})
             if len(ids) > 1:
@@ -79,7 +83,7 @@ class Catalog:
 
     def _preferred(self, name: str, platform: Platform, certain: bool) -> StoredImage | None:
         others: list[str] = []
-        for image in stored_images.named(self.cluster, name):
+        for image in stored_images.by_name(self.client, name):
             if not _is_for(image, platform, not certain):
                 others.append(str(Platform.recorded(image.properties.get(PLATFORM)) or ""))
             elif (image_id := self._held(image.collection)) is not None:
@@ -90,36 +94,36 @@ class Catalog:
             raise ImageNotFoundError(f"Arvados has {name} for {has}", f"Choose it with --platform {known[0]}.")
         return None
 
-    def adopt(self, entry: Entry, known: StoredImage | None = None) -> Plan | None:
+    def plan_reuse(self, entry: CatalogEntry, known: StoredImage | None = None) -> Plan | None:
         """What to make so that an image that Arvados already has is one of the project's own; nothing is uploaded.
 
         None if there is no image of that id to be read; `known` is one that may lack the link with its id.
         """
-        images = [*stored_images.holders(self.cluster, entry.image_id), *([known] if known is not None else [])]
+        images = [*stored_images.by_hash_link(self.client, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
             images = [image for image in images if image.properties.get(UNIVERSAL) is True]
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         for image in images:
             record = self._collection(image.collection)
-            if record is not None and file_in(record["manifest_text"]) == entry.image_id:
+            if record is not None and image_id_in(record["manifest_text"]) == entry.image_id:
                 break
         else:
             return None
-        entry = replace(entry, link_properties={**image.properties, **entry.recognized_by})
+        entry = replace(entry, link_properties={**image.properties, **entry.own_link_properties})
         same = frozenset(image.collection for image in images)
         if image.owner == entry.project:
             return self._plan(entry, image.collection, record, same=same)
         # One that an earlier run has made is used.
-        made = next(with_content(self.cluster, entry.project, record["portable_data_hash"]), None)
+        made = next(with_content(self.client, entry.project, record["portable_data_hash"]), None)
         uuid = str(made["uuid"]) if made is not None else None
         return self._plan(entry, uuid, record, original=record, same=same)
 
-    def recognize(self, entry: Entry, single: bool) -> list[str]:
+    def ids_by_digest(self, entry: CatalogEntry, single: bool) -> list[str]:
         """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first.
 
         With `single` that may be the digest of one platform's manifest, and the links then need not name the platform.
         """
-        images = stored_images.holders(self.cluster, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
+        images = stored_images.by_hash_link(self.client, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
         wanted = [
             str(image.image_id)
             for image in images
@@ -128,54 +132,50 @@ class Catalog:
         ]
         return list(dict.fromkeys(wanted))
 
-    def complete(self, entry: Entry) -> Plan | None:
+    def plan_completion(self, entry: CatalogEntry) -> Plan | None:
         """What to make to finish what a run that died after storing the collection has left in the project."""
         for uuid in self._unfinished(entry):
             if self._held(uuid) == entry.image_id:
-                return self.record(uuid, entry)
+                return self.plan_recording(uuid, entry)
         return None
 
-    def record(self, uuid: str, entry: Entry) -> Plan:
+    def plan_recording(self, uuid: str, entry: CatalogEntry) -> Plan:
         """What makes a collection that holds the image an image: its property, then the links."""
-        collection = self.cluster.get("collections", uuid)
-        if file_in(collection["manifest_text"]) != entry.image_id:
+        collection = self.client.get("collections", uuid)
+        if image_id_in(collection["manifest_text"]) != entry.image_id:
             raise ArvadosError(f"collection {uuid} does not hold the one file {entry.filename}")
         # An update replaces the properties as a whole, and the server may manage some of them.
         there = collection["properties"] or {}
         properties = {**there, **entry.properties}
         missing = properties if properties != there else None
-        return self._plan(entry, uuid, collection, properties=missing, was=Made.COMPLETED)
+        return self._plan(entry, uuid, collection, properties=missing, before_links=Action.COMPLETED)
 
-    def new(self, entry: Entry) -> Plan:
+    def plan_new(self, entry: CatalogEntry) -> Plan:
         """What would be made of an image that Arvados does not have."""
-        return Plan(self.cluster, entry, None, entry.links, was=Made.STORED)
+        return Plan(self.client, entry, None, entry.links, before_links=Action.STORED)
 
-    def link(self, uuid: str, entry: Entry) -> None:
+    def add_links(self, uuid: str, entry: CatalogEntry) -> None:
         """Make those links to the collection that are missing. With them it is an image."""
         self._plan(entry, uuid).carry_out()
 
-    def other_than(self, plan: Plan, uuid: str) -> StoredImage | None:
+    def preferred_instead(self, plan: Plan, uuid: str) -> StoredImage | None:
         """The image that Arvados prefers to the one of the plan, now in this collection, for the name that it has."""
         name = plan.entry.name
-        if name is None or stored_images.preferred(self.cluster, name) in (uuid, *plan.same):
+        if name is None or stored_images.preferred_collection(self.client, name) in (uuid, *plan.same):
             return None
-        for image in stored_images.named(self.cluster, name):
+        for image in stored_images.by_name(self.client, name):
             image_id = self._held(image.collection)
             if image_id is not None:
                 return None if image_id == plan.entry.image_id else replace(image, image_id=image_id)
         return None
 
-    def create(self, entry: Entry, manifest_text: str) -> str:
+    def create_collection(self, entry: CatalogEntry, manifest_text: str) -> str:
         """Make a collection of the project with this content, which is no image before `link`, and return its UUID.
 
         Raises ArvadosRefusedError with status 403 also when the server does not accept a locator's signature.
         """
         what = f"collection {entry.collection_name!r} in {entry.project}"
-        return create_collection(self.cluster, what, entry, manifest_text)
-
-    def discard(self, uuid: str) -> None:
-        """Put a collection into the trash that turns out to hold something else than it is named for."""
-        self.cluster.delete("collections", uuid)
+        return create_collection(self.client, what, entry, manifest_text)
 
     def newest_manifests(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """The signed manifests of images that the user may read, the newest of the same repositories and of all, and
@@ -189,22 +189,24 @@ class Catalog:
             versions: list[list[object]] = [["link_class", "=", NAME_LINK], ["name", "like", f"{like(repository)}:%"]]
             queries.append((versions, max(_OF_REPOSITORY // len(repositories), _AT_LEAST)))
         queries.append(([["link_class", "=", HASH_LINK]], _OF_ALL))
-        links = [link for query, limit in queries for link in self.cluster.newest("links", query, ["head_uuid"], limit)]
-        uuids = self.cluster.own_collections(dict.fromkeys(link["head_uuid"] or "" for link in links))
+        links = [
+            link for query, limit in queries for link in self.client.list_newest("links", query, ["head_uuid"], limit)
+        ]
+        uuids = self.client.own_collections(dict.fromkeys(link["head_uuid"] or "" for link in links))
         if not uuids:
             return []
         fields = ["manifest_text", "modified_by_user_uuid"]
-        collections = self.cluster.newest("collections", [["uuid", "in", uuids[:_MANIFESTS]]], fields, _MANIFESTS)
+        collections = self.client.list_newest("collections", [["uuid", "in", uuids[:_MANIFESTS]]], fields, _MANIFESTS)
         return [(str(one["manifest_text"]), str(one["modified_by_user_uuid"])) for one in collections]
 
     def _held(self, uuid: str) -> str | None:
         """The id of the image that a collection holds; None if it holds something else or is gone."""
         record = self._collection(uuid)
-        return file_in(record["manifest_text"]) if record is not None else None
+        return image_id_in(record["manifest_text"]) if record is not None else None
 
     def _collection(self, uuid: str) -> Record | None:
         try:
-            return self.cluster.get("collections", uuid)
+            return self.client.get("collections", uuid)
         except ArvadosRefusedError as error:
             if error.http_status == 404:
                 return None
@@ -212,26 +214,26 @@ class Catalog:
 
     def _plan(
         self,
-        entry: Entry,
+        entry: CatalogEntry,
         uuid: str | None,
         record: Record | None = None,
         original: Record | None = None,
         properties: Record | None = None,
-        was: Made = Made.FOUND,
+        before_links: Action = Action.FOUND,
         same: frozenset[str] = frozenset(),
     ) -> Plan:
         """What is missing to the collection, or with `uuid` None to the copy of the `original` that is to be made."""
         there: list[Record] = []
         if uuid is not None:
             owned = [["head_uuid", "=", uuid], ["owner_uuid", "=", entry.project]]
-            there = list(self.cluster.find("links", owned, ["link_class", "name", "properties"]))
+            there = list(self.client.list_all("links", owned, ["link_class", "name", "properties"]))
         missing = [wanted for wanted in entry.links if not any(_says(link, wanted, entry) for link in there)]
         names = tuple(link["name"] or "" for link in there if link["link_class"] == NAME_LINK)
         known = {(link["link_class"], link["name"]) for link in there}
         whole = uuid is not None and properties is None and known.issuperset(entry.links)
-        return Plan(self.cluster, entry, uuid, missing, original, properties, names, was, same, record, whole)
+        return Plan(self.client, entry, uuid, missing, original, properties, names, before_links, same, record, whole)
 
-    def _unfinished(self, entry: Entry) -> list[str]:
+    def _unfinished(self, entry: CatalogEntry) -> list[str]:
         """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.
 
         A search in `any` text column includes the names of files (Arvados: services/api/app/models/collection.rb);
@@ -242,11 +244,11 @@ class Catalog:
         name = like(entry.collection_name)
         found: list[str] = []
         for condition in (["any", "like", f"%{digits}.tar%"], ["name", "like", f"{name}%"]):
-            found += [record["uuid"] for record in self.cluster.find("collections", [owned, condition], [])]
+            found += [record["uuid"] for record in self.client.list_all("collections", [owned, condition], [])]
         return list(dict.fromkeys(found))
 
 
-def _says(link: Record, wanted: tuple[str, str], entry: Entry) -> bool:
+def _says(link: Record, wanted: tuple[str, str], entry: CatalogEntry) -> bool:
     if (link["link_class"], link["name"]) != wanted:
         return False
     # Engines may know the image by several ids; a later run on this one shall find it by its own.

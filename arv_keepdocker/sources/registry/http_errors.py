@@ -4,9 +4,9 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
-from urllib.parse import SplitResult, urlsplit
 
 from ...errors import RegistryError
+from .urls import host_of
 
 
 class UnreachableError(RegistryError):
@@ -22,31 +22,6 @@ class TemporaryError(Exception):
         self.wait = wait
         self.hint = hint
         self.lost = lost
-
-
-def split(url: str) -> SplitResult:
-    """The parts of a URL that may be any text; those of an empty one where it is none."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return urlsplit("")
-    return parts
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port, the port only where it is not the scheme's own."""
-    parts = split(url)
-    port = parts.port
-    host = (parts.hostname or "").lower()
-    host = f"[{host}]" if ":" in host else host
-    usual = {"https": 443, "http": 80}.get(parts.scheme)
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in (None, usual) else "")
-
-
-def host_of(url: str) -> str:
-    """What of a URL a message may have: its query string may be as good as a password."""
-    return origin(url).rpartition("/")[2] or "nowhere"
 
 
 def failures() -> tuple[type[Exception], ...]:

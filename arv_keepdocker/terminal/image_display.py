@@ -26,7 +26,7 @@ class SharedLine:
                 self._display.clear()
 
 
-class NamedDisplay(Display):
+class ImageDisplay(Display):
     """Says of which image it speaks."""
 
     def __init__(self, display: Display, name: str, line: SharedLine) -> None:

@@ -7,28 +7,28 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from ..catalog.client import Cluster
-from ..catalog.missing_records import Made
+from ..catalog.client import ArvadosClient
+from ..catalog.plan import Action
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
-from ..push.many import push_many
+from ..push.many_images import push_many
 from ..push.request import Outcome, Request
 from ..terminal.display import Display, escaped
-from . import objects, usage
+from . import json_results, usage
 from .results import Result
 from .storing import check_stdin, make_reference, make_request, make_tools, shown, status_of
 
 _MADE = {
-    Made.STORED: "stored",
-    Made.COMPLETED: "completed",
-    Made.COPIED: "copied from other projects",
-    Made.LINKED: "given a name",
-    Made.FOUND: "there already",
+    Action.STORED: "stored",
+    Action.COMPLETED: "completed",
+    Action.COPIED: "copied from other projects",
+    Action.LINKED: "given a name",
+    Action.FOUND: "there already",
 }
 _LONGEST_LINE = 1000
 """Characters; a reference has less."""
 
 
-def store_images(options: argparse.Namespace, connect: Callable[[], Cluster], display: Display) -> Result:
+def store_images(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
     """Store what the lines of a file name; one that fails does not stop the others."""
     images = _images(options.images_from)
     common = make_request(options)
@@ -45,7 +45,7 @@ def store_images(options: argparse.Namespace, connect: Callable[[], Cluster], di
                 display.error(f"{image}: {outcome}", _hint(image, outcome))
                 result.status = _first_failure(outcomes)
                 if options.format == "json":
-                    yield json.dumps(objects.of_failure(image, outcome)) + "\n"
+                    yield json.dumps(json_results.of_failure(image, outcome)) + "\n"
                 continue
             assert isinstance(request, Request)
             result.status = result.status or status_of(request, outcome)
@@ -96,7 +96,7 @@ def _first_failure(outcomes: Sequence[Outcome | KeepdockerError]) -> int:
 
 def _summary(outcomes: Sequence[Outcome | KeepdockerError], seconds: float, dry_run: bool) -> str:
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
-    counts = Counter(outcome.plan.made for outcome in done)
+    counts = Counter(outcome.plan.action for outcome in done)
     parts = [f"{counts[made]} {words}" for made, words in _MADE.items() if counts[made]]
     if len(done) < len(outcomes):
         parts.append(f"{len(outcomes) - len(done)} failed")

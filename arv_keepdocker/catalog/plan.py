@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..keep.locators import portable_data_hash
-from .client import Cluster, Record
-from .entry import Entry
-from .link_records import ENGINE_ID, HASH_LINK, NAME_LINK
+from .client import ArvadosClient, Record
+from .entry import CatalogEntry
+from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 
-class Made(enum.Enum):
+class Action(enum.Enum):
     """What has been done for an image, or would be."""
 
     FOUND = "found"
@@ -25,8 +25,8 @@ class Made(enum.Enum):
 class Plan:
     """What is missing, and how it is made."""
 
-    cluster: Cluster
-    entry: Entry
+    client: ArvadosClient
+    entry: CatalogEntry
     collection: str | None
     """UUID of the project's collection that holds the image; None where that is to be made."""
     links: Sequence[tuple[str, str]]
@@ -37,7 +37,7 @@ class Plan:
     """What the collection's are to be, if that is something else than they are."""
     names: Sequence[str] = ()
     """Those that the collection has already, by links of the project."""
-    was: Made = Made.FOUND
+    before_links: Action = Action.FOUND
     """How the image got there, apart from its links."""
     same: frozenset[str] = frozenset()
     """UUIDs of collections that are known to hold the same image."""
@@ -60,11 +60,11 @@ class Plan:
         return steps + [f"link {link_class} {name} to {to}" for link_class, name in self.links]
 
     @property
-    def made(self) -> Made:
+    def action(self) -> Action:
         """What carrying it out means for the image."""
-        if self.was is not Made.FOUND or not self.steps:
-            return self.was
-        return Made.LINKED if self.original is None else Made.COPIED
+        if self.before_links is not Action.FOUND or not self.steps:
+            return self.before_links
+        return Action.LINKED if self.original is None else Action.COPIED
 
     @property
     def source(self) -> str | None:
@@ -86,9 +86,9 @@ class Plan:
         name, by_id = self.entry.name, f"image {self.entry.image_id}"
         added = [link_name for link_class, link_name in self.links if link_class == NAME_LINK]
         what = name or next(iter(self.names), by_id)
-        if self.made is Made.COMPLETED:
+        if self.action is Action.COMPLETED:
             return f"{what} was in Arvados in part; completed collection {self.collection}"
-        if self.made is Made.COPIED:
+        if self.action is Action.COPIED:
             return f"{what} is in Arvados already; copied into {project}"
         if added:
             names = f"the name {added[0]}" if len(added) == 1 else f"the names {', '.join(added)}"
@@ -101,9 +101,9 @@ class Plan:
         if uuid is None:
             assert self.original is not None
             what = f"a copy of {self.original['uuid']} in {entry.project}"
-            uuid = create_collection(self.cluster, what, entry, self.original["manifest_text"])
+            uuid = create_collection(self.client, what, entry, self.original["manifest_text"])
         if self.properties is not None:
-            self.cluster.update("collections", uuid, {"properties": self.properties})
+            self.client.update("collections", uuid, {"properties": self.properties})
         for link_class, name in self.links:
             self._link(uuid, link_class, name)
         return uuid
@@ -121,13 +121,13 @@ class Plan:
         if link_class == HASH_LINK and entry.engine_id is not None:
             same.append([f"properties.{ENGINE_ID}", "=", entry.engine_id])
 
-        def made() -> Record | None:
-            return next(self.cluster.find("links", same, []), None)
+        def find_existing() -> Record | None:
+            return next(self.client.list_all("links", same, []), None)
 
-        self.cluster.create("links", f"the {link_class} link {name} to {uuid}", link, made)
+        self.client.create("links", f"the {link_class} link {name} to {uuid}", link, find_existing)
 
 
-def create_collection(cluster: Cluster, what: str, entry: Entry, manifest_text: str) -> str:
+def create_collection(client: ArvadosClient, what: str, entry: CatalogEntry, manifest_text: str) -> str:
     """Make a collection of the project, which is no image before it has its links, and return its UUID.
 
     Raises ArvadosError.
@@ -139,17 +139,17 @@ def create_collection(cluster: Cluster, what: str, entry: Entry, manifest_text: 
         "properties": entry.properties,
     }
 
-    def made() -> Record | None:
+    def find_existing() -> Record | None:
         """One with this content that nothing calls an image, as a run leaves it that dies."""
-        for candidate in with_content(cluster, entry.project, portable_data_hash(manifest_text)):
-            if not any(cluster.find("links", [["head_uuid", "=", candidate["uuid"]]], [])):
+        for candidate in with_content(client, entry.project, portable_data_hash(manifest_text)):
+            if not any(client.list_all("links", [["head_uuid", "=", candidate["uuid"]]], [])):
                 return candidate
         return None
 
-    return str(cluster.create("collections", what, collection, made, ensure_unique_name=True)["uuid"])
+    return str(client.create("collections", what, collection, find_existing, ensure_unique_name=True)["uuid"])
 
 
-def with_content(cluster: Cluster, project: str, content: str) -> Iterator[Record]:
+def with_content(client: ArvadosClient, project: str, content: str) -> Iterator[Record]:
     """The collections of the project that have this portable data hash."""
     filters = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
-    return cluster.find("collections", filters, [])
+    return client.list_all("collections", filters, [])

@@ -1,6 +1,5 @@
 """Which registry an image's name means, and what the image is called there."""
 
-import ipaddress
 from dataclasses import dataclass
 
 HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -35,11 +34,3 @@ class RepositoryName:
 
     def __str__(self) -> str:
         return f"{self.host}/{self.path}"
-
-
-def is_loopback(hostname: str) -> bool:
-    """Whether a host, without its port, is this machine: only there plain HTTP is safe."""
-    try:
-        return ipaddress.ip_address(hostname.strip("[]")).is_loopback
-    except ValueError:
-        return hostname == "localhost"

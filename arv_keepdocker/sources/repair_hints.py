@@ -10,19 +10,19 @@ _NOT_WHOLE = "no suitable export target found"
 _ONLY_ANOTHER = "unable to create manifests file"
 """What docker says to `image save` of an index whose image for the daemon's own platform it does not have."""
 
-Run = Callable[[Sequence[str]], tuple[int, str, str]]
+RunCommand = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
-def hint(run: Run, image: EngineImage, said: str) -> str | None:
+def for_failed_save(run: RunCommand, image: EngineImage, said: str) -> str | None:
     """What to do where `docker save` has failed and `said` why; None where nothing is known."""
     if image.containerd and _NOT_WHOLE in said:
-        return missing_layers(run, image)
+        return for_missing_layers(run, image)
     if image.containerd and _ONLY_ANOTHER in said:
         return "It may be there for another platform only; docker can save that from version 28 on, client and daemon."
     return None
 
 
-def missing_layers(run: Run, image: EngineImage) -> str:
+def for_missing_layers(run: RunCommand, image: EngineImage) -> str:
     """What mends an image whose layers the store has not kept.
 
     A pull does not fetch layers that are unpacked already, and these stay as long as any image has them, also one
@@ -42,7 +42,7 @@ def missing_layers(run: Run, image: EngineImage) -> str:
     return f"Remove it and pull it again: {how}"
 
 
-def _sharing(run: Run, image: EngineImage) -> list[str] | None:
+def _sharing(run: RunCommand, image: EngineImage) -> list[str] | None:
     """The names, or else Ids, of the other images that have unpacked layers of this one; None if it is not known.
 
     A layer is unpacked upon those below it, so that images share it if they begin with the same layers.

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from ..images.layers import Layer, LayerSink, LayerWriter
 from ..images.tar import Readable
 
-PACKED = 2.5
+COMPRESSION_RATIO = 2.5
 """How much longer a layer is than its compressed blob, as a rule."""
 _ENOUGH = 1 << 20
 """Bytes that tell it better."""
 
 
-class Reading:
+class ReadProgress:
     """Counts the bytes that a source reads. May be used by several threads."""
 
     def __init__(self, total: int | None = None, growth: float = 1.0) -> None:
@@ -107,12 +107,12 @@ class _MeasuredWriter:
         self._writer.abandon()
 
 
-class Counted:
+class CountedStream:
     """A stream whose bytes are counted."""
 
-    def __init__(self, stream: Readable, reading: Reading) -> None:
+    def __init__(self, stream: Readable, read_progress: ReadProgress) -> None:
         self._stream = stream
-        self._reading = reading
+        self._reading = read_progress
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)

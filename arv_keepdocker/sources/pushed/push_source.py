@@ -9,15 +9,15 @@ from ...errors import ArchiveError, ArvadosError, EngineError, ImageNotFoundErro
 from ...images import canonical, configuration
 from ...images.image import Image, Selection
 from ...images.layers import LayerSink
-from ..archives import EngineSource
 from ..engine import Engine
 from ..engine_image import EngineImage
-from ..reading import MeasuredSink, Reading
+from ..engine_source import EngineSource
+from ..read_progress import MeasuredSink, ReadProgress
 from ..registry import manifests
-from .names import TemporaryNames
-from .notes import Address, PushNotes
+from .push_notes import Address, PushNotes
 from .repository import Repository
 from .server import HOST, PushServer
+from .temporary_names import TemporaryNames
 
 _TURN = 100
 """Milliseconds after which it is seen that layers cannot be taken any more."""
@@ -42,7 +42,7 @@ class PushSource:
         self._saved = EngineSource(engine, image)
         self.what = self._saved.what
         self.activity = f"{engine.name} is pushing"
-        self.reading = Reading(self._saved.reading.size)
+        self.read_progress = ReadProgress(self._saved.read_progress.size)
         self.image_id, self.layers = self._saved.image_id, self._saved.layers
         self._engine = engine
         self._image = image
@@ -61,13 +61,13 @@ class PushSource:
         except (KeepdockerError, OSError) as error:
             self._say(f"{self._engine.name} could not push {wanted.name or self.what} ({error}); saving it instead")
             repository.close()  # what it holds of the sink is needed
-            self.activity, self.reading = self._saved.activity, self._saved.reading
+            self.activity, self.read_progress = self._saved.activity, self._saved.read_progress
             return self._saved.deliver(sink, wanted)
         repository.close()
         return image
 
     def _count(self, size: int) -> None:
-        self.reading.add(size, size)
+        self.read_progress.add(size, size)
 
     def _pushed(self, repository: Repository, port: int, wanted: Selection) -> Image:
         """Raises EngineError or CacheError where it was not pushed, ArchiveError or ImageNotFoundError where that is
@@ -101,7 +101,7 @@ class PushSource:
         found = manifests.parse(repository.pushed, repository.name)
         digests = [found.digest]
         if isinstance(found, manifests.Index):
-            found = manifests.chosen(repository, found, wanted.platform)
+            found = manifests.choose_platform(repository, found, wanted.platform)
             digests.insert(0, found.digest)
         config = manifests.config_of(repository, found)
         read = configuration.read(config)

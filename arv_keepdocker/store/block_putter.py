@@ -5,29 +5,29 @@ import threading
 from functools import partial
 from typing import Any
 
-from ..catalog.api_errors import KeepProblem, explained, worded
-from ..catalog.client import Cluster
-from ..catalog.connection import once
+from ..catalog.arvados_errors import KeepProblem, explained, worded
+from ..catalog.client import ArvadosClient
+from ..catalog.connection import without_sdk_retries
 from ..errors import ArvadosError
 from ..keep import put_answers
-from ..keep.wire import Wire
+from ..keep.sent_bytes import SentBytes
 
 _LONGEST_CONNECT = 128
 """Seconds."""
 
 
-class Putter:
+class BlockPutter:
     """Stores a block in Keep and returns its signed locator, or raises ArvadosError; in several threads if need be.
 
     Replication and storage classes are the cluster's defaults.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._keep = cluster.api.keep
-        self.left = Wire.of(self._keep).left
-        """How many bytes have left of the block with this `md5+size`, while it is being sent."""
-        self._copies = cluster.replication
+    def __init__(self, client: ArvadosClient) -> None:
+        self._client = client
+        self._keep = client.api.keep
+        self.sent_so_far = SentBytes.of(self._keep).sent
+        """How many bytes have been sent of the block with this `md5+size`, while it is being sent."""
+        self._copies = client.replication
         self._answered = False
         """Whether a block was stored: what answers to that is Keep, and was found."""
         self._asking = threading.Lock()
@@ -35,7 +35,7 @@ class Putter:
 
     def __call__(self, data: bytes, key: str) -> str:
         """`key` is the block's md5 and size as `md5+size`, which takes time to compute."""
-        return self._cluster.attempts("Keep to take a block", partial(self._put, data, key))
+        return self._client.retry("Keep to take a block", partial(self._put, data, key))
 
     def _put(self, data: bytes, key: str) -> str:
         from arvados.errors import KeepRequestError
@@ -58,7 +58,7 @@ class Putter:
 
         if self._services_known or hasattr(self._keep, "local_store"):
             return
-        with self._asking, explained("asking for the Keep services"), once(self._cluster.api._http):
+        with self._asking, explained("asking for the Keep services"), without_sdk_retries(self._client.api._http):
             if not self._services_known:
                 try:
                     self._keep.build_services_list(force_rebuild=True)
@@ -71,7 +71,7 @@ class Putter:
         problems = {service: KeepProblem.of(each) for service, each in error.request_errors().items()}
         if any(problem.timed_out for problem in problems.values()):
             self._be_patient()
-        passing = [problem.trouble for problem in problems.values() if problem.passes(self._answered)]
+        passing = [problem.summary for problem in problems.values() if problem.passes(self._answered)]
         hints = [problem.hint for problem in problems.values() if problem.hint is not None]
         words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in problems.items())
         request = re.search(r"\[(req-\w+)\]", str(error))

@@ -17,12 +17,12 @@ from ...images.platform import Platform
 from ...images.reference import DEFAULT_TAG, Reference
 from ...parallel import Workers
 from ...terminal.display import Display
-from ..blobs import LayerBlob, WrongDigestError
-from ..reading import PACKED, Reading
+from ..layer_blob import LayerBlob, WrongDigestError
+from ..read_progress import COMPRESSION_RATIO, ReadProgress
 from . import credentials, manifests
 from .client import INDEX_TYPES, RegistryClient
 from .manifests import ImageManifest
-from .names import RepositoryName
+from .repository_name import RepositoryName
 from .transport import Transport
 
 
@@ -80,7 +80,7 @@ class RegistrySource:
         self.image_id: str | None = None
         self.layers: int | None = None
         self.activity = "downloading"
-        self.reading = Reading(growth=PACKED)
+        self.read_progress = ReadProgress(growth=COMPRESSION_RATIO)
         self.fetched = 0
         """Bytes of layers that have come."""
         self.is_index: bool | None = None
@@ -113,11 +113,11 @@ class RegistrySource:
             found = self._manifest or manifests.fetch(self._client, self.head(), self.what)
             digests = [found.digest]
             if isinstance(found, manifests.Index):
-                found = manifests.chosen(self._client, found, self._platform)
+                found = manifests.choose_platform(self._client, found, self._platform)
                 digests.insert(0, found.digest)
             self._description = self._described(found, digests)
             self.image_id, self.layers = self._description.image_id, len(self._description.layers)
-            self.reading.begin(sum({layer.digest: layer.size for layer in self._description.layers}.values()))
+            self.read_progress.begin(sum({layer.digest: layer.size for layer in self._description.layers}.values()))
         return self._description
 
     def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
@@ -127,7 +127,7 @@ class RegistrySource:
         """
         description = self.describe()
         remote = {layer.diff_id: layer for layer in description.layers}
-        self.reading.begin(sum(layer.size for layer in remote.values()))
+        self.read_progress.begin(sum(layer.size for layer in remote.values()))
         found: dict[str, Layer] = {}
         # The largest first, so that at the end nobody waits for one of them alone.
         work = [partial(self._layer, sink, layer) for layer in sorted(remote.values(), key=lambda layer: -layer.size)]
@@ -175,7 +175,7 @@ class RegistrySource:
     def _layer(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient) -> Layer:
         known = sink.has(layer.diff_id)
         if known is not None:
-            self.reading.add(layer.size, known.size)
+            self.read_progress.add(layer.size, known.size)
         return known or self._fetched(sink, layer, client, again=True)
 
     def _fetched(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
@@ -184,7 +184,7 @@ class RegistrySource:
             for data in client.blob(layer.digest, layer.size):
                 before = blob.unpacked
                 blob.feed(data)
-                self.reading.add(len(data), blob.unpacked - before)
+                self.read_progress.add(len(data), blob.unpacked - before)
                 with self._counting:
                     self.fetched += len(data)
             return blob.finish(layer.digest, layer.diff_id)

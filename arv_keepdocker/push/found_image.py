@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ..catalog.entry import Entry
+from ..catalog.entry import CatalogEntry
 from ..catalog.stored_images import StoredImage
 from ..errors import KeepdockerError
 from ..images.image import Selection
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
     from ..sources.source import Source
 
 
-class Known(Enum):
+class Lookup(Enum):
     """How Arvados is asked for an image before it is read."""
 
     BY_ID = 1
     """By `entry.image_id`, the id under which Arvados has it, or would have it."""
     BY_DIGEST = 2
     """By the digest of a manifest or an index, which links may name."""
-    WHEN_READ = 3
+    AFTER_READING = 3
     """Not at all: only reading tells what it could be asked for."""
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImage:
     """What is known of an image, which decides whether it needs to be read."""
 
-    entry: Entry
+    entry: CatalogEntry
     """How it will be recorded, as far as that is known; its `image_id` is empty if only reading the image tells it."""
     source: Callable[[], "Source"] | None
     """Opens what it can be read from; None if only Arvados has it."""
     wanted: Selection = field(default_factory=Selection)
     """What is read of the source."""
-    known: Known = Known.WHEN_READ
+    lookup: Lookup = Lookup.AFTER_READING
     single_image: bool = True
     """Whether its digest belongs to the image of one platform, not to an index that may name several."""
-    also_recorded_as: Sequence[Entry] = ()
+    also_recorded_as: Sequence[CatalogEntry] = ()
     """Other entries under which Arvados may have it."""
     stored: StoredImage | None = None
     """One that Arvados is known to have, though perhaps without a link for its id."""
     unavailable: KeepdockerError | None = None
     """Why it cannot be read from the source, so that only Arvados may have it."""
-    instead: str | None = None
+    substitute_warning: str | None = None
     """What to tell the user if Arvados does have it then."""
     takes_names: bool = False
     """Whether it gets the names that its source has for it if the user gave none."""
@@ -60,7 +60,7 @@ class Found:
     """For an image that the engine saves, which may save others with it."""
     records_digests: bool = False
     """Whether other digests by which the source knows it get links, too, since an engine may know it by them."""
-    describe: Callable[[], "Found"] | None = None
+    describe: Callable[[], "FoundImage"] | None = None
     """Finds out more, and may need more requests; called only if Arvados does not know the
     image by its digest."""
 

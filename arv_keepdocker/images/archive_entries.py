@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from ..errors import ArchiveError, IncompleteArchiveError, quoted
-from . import json, names
+from . import archive_names, json
 from .json import Object
 from .members import Members
 
@@ -40,7 +40,7 @@ _LAYER_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docker.imag
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """What names an image in the archive."""
 
     config: str
@@ -53,12 +53,12 @@ class Entry:
     """Of its manifest."""
 
 
-def of_archive(members: Members) -> list[Entry]:
+def of_archive(members: Members) -> list[ArchiveEntry]:
     """The images of the archive, by manifest.json if there is one, else by index.json. Raises ArchiveError."""
     return of_manifest(members) if members.find(MANIFEST) is not None else of_index(members)
 
 
-def of_manifest(members: Members) -> list[Entry]:
+def of_manifest(members: Members) -> list[ArchiveEntry]:
     """The images that manifest.json names. Raises ArchiveError."""
     entries = json.parse(document(members, MANIFEST, "the archive's"), "the archive's manifest.json")
     if not isinstance(entries, list) or not all(isinstance(entry, Object) for entry in entries):
@@ -67,7 +67,7 @@ def of_manifest(members: Members) -> list[Entry]:
     return _merged(members, map(_manifest_entry, entries))
 
 
-def of_index(members: Members) -> list[Entry]:
+def of_index(members: Members) -> list[ArchiveEntry]:
     """The images to which index.json leads. Raises ArchiveError."""
     found = _Index(members)
     entries = _merged(members, found.entries())
@@ -88,18 +88,20 @@ def document(members: Members, name: str, what: str) -> bytes:
     return file.document
 
 
-def _manifest_entry(entry: Object) -> Entry:
+def _manifest_entry(entry: Object) -> ArchiveEntry:
     config, layers, tags = entry.get("Config"), entry.get("Layers"), entry.get("RepoTags")
     layers, tags = layers or [], tags or []  # Go writes an empty list as null
     if not (isinstance(config, str) and config and _strings(layers) and _strings(tags)):
         raise ArchiveError("the archive's manifest.json does not name a configuration and layers")
     _check_count(len(tags))
-    return Entry(config, tuple(layers), tuple(name for name in map(names.of_repo_tag, tags) if name is not None))
+    return ArchiveEntry(
+        config, tuple(layers), tuple(name for name in map(archive_names.of_repo_tag, tags) if name is not None)
+    )
 
 
-def _merged(members: Members, entries: Iterable[Entry]) -> list[Entry]:
+def _merged(members: Members, entries: Iterable[ArchiveEntry]) -> list[ArchiveEntry]:
     """Entries that are one image's made one."""
-    merged: dict[str, Entry] = {}
+    merged: dict[str, ArchiveEntry] = {}
     for entry in entries:
         file = members.find(entry.config)
         key = file.sha256 if file is not None else entry.config
@@ -138,14 +140,14 @@ class _Index:
         """Whether there are manifests of what is no image."""
         self._members = members
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ArchiveEntry]:
         read = functools.cache(self._read)  # the index may lead to the same document many times
         pending = [(each, 1) for each in reversed(self._descriptors(INDEX, self._parse(INDEX)))]
         count = len(pending)
         while pending:
             named, depth = pending.pop()
             found = read(named.digest)
-            if isinstance(found, Entry):
+            if isinstance(found, ArchiveEntry):
                 yield replace(
                     found,
                     names=(named.name,) if named.name is not None else (),
@@ -161,7 +163,7 @@ class _Index:
                     for child in reversed(found)
                 ]
 
-    def _read(self, digest: str) -> Entry | list[_Named] | None:
+    def _read(self, digest: str) -> ArchiveEntry | list[_Named] | None:
         """An image, what an index names, or None for what is neither."""
         name = _path(digest)
         found = self._parse(name)
@@ -174,7 +176,7 @@ class _Index:
         if not is_image_manifest(found):
             self.left_out = True
             return None
-        return Entry(_path(_digest(config)), tuple(_path(_digest(each)) for each in layers), digests=(digest,))
+        return ArchiveEntry(_path(_digest(config)), tuple(_path(_digest(each)) for each in layers), digests=(digest,))
 
     def _parse(self, name: str) -> Object:
         data = document(self._members, name, "an image manifest or index")
@@ -227,8 +229,8 @@ def _named(digest: str, annotations: Any) -> _Named:
     if not isinstance(annotations, Object):
         return _Named(digest, None, None)
     full, ref = annotations.entry(_FULL_NAME), annotations.entry(_REF_NAME)
-    name = names.of_annotation(full) or names.of_annotation(ref)
-    return _Named(digest, name, names.bare_tag(ref) if name is None else None)
+    name = archive_names.of_annotation(full) or archive_names.of_annotation(ref)
+    return _Named(digest, name, archive_names.bare_tag(ref) if name is None else None)
 
 
 def _digest(descriptor: Any) -> str:

@@ -17,34 +17,34 @@ from http import HTTPStatus
 from typing import Any
 
 
-class Wire:
+class SentBytes:
     """Counts for one client of Keep. May be used by several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._transfers: defaultdict[str, list[Transfer]] = defaultdict(list)
+        self._transfers: defaultdict[str, list[BlockTransfer]] = defaultdict(list)
 
     @staticmethod
-    def of(keep: Any) -> "Wire":
+    def of(keep: Any) -> "SentBytes":
         """That of an `arvados.keep.KeepClient`; always the same one. It counts nothing where the SDK has no pool."""
         pool = getattr(keep, "_user_agent_pool", None)
         if isinstance(pool, _Pool):
-            return pool.wire
-        wire = Wire()
+            return pool.sent_bytes
+        sent_bytes = SentBytes()
         if pool is not None:
-            keep._user_agent_pool = _Pool(wire)
-        return wire
+            keep._user_agent_pool = _Pool(sent_bytes)
+        return sent_bytes
 
-    def left(self, key: str) -> int:
+    def sent(self, key: str) -> int:
         """Bytes of the block `md5+size` that have left, to the service that has the least of those that get it now."""
         with self._lock:
             transfers = self._transfers.get(key.partition("+")[0], ())
-            return min((transfer.left for transfer in transfers), default=0)
+            return min((transfer.sent for transfer in transfers), default=0)
 
     @contextlib.contextmanager
-    def sending(self, md5: str) -> "Iterator[Transfer]":
+    def sending(self, md5: str) -> "Iterator[BlockTransfer]":
         """While a block is sent to one service; what has left counts on if it has `arrived`."""
-        transfer = Transfer()
+        transfer = BlockTransfer()
         with self._lock:
             self._transfers[md5].append(transfer)
         try:
@@ -56,7 +56,7 @@ class Wire:
                     self._transfers[md5].remove(transfer)
 
 
-class Transfer:
+class BlockTransfer:
     """A block on its way to one service."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Transfer:
         self.arrived = False
 
     @property
-    def left(self) -> int:
+    def sent(self) -> int:
         """What was read, but for what the kernel still has."""
         return max(self.read - _unsent(self.descriptor), 0)
 
@@ -81,10 +81,10 @@ def _unsent(descriptor: int) -> int:
 class _Pool(queue.LifoQueue[Any]):
     """The SDK's pool of handles, which makes those that it has not yet."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, sent_bytes: SentBytes) -> None:
         super().__init__()
-        self.wire = wire
-        self._handle = _handle_type(wire)
+        self.sent_bytes = sent_bytes
+        self._handle = _handle_type(sent_bytes)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         try:
@@ -93,7 +93,7 @@ class _Pool(queue.LifoQueue[Any]):
             return self._handle()
 
 
-def _handle_type(wire: Wire) -> Callable[[], Any]:
+def _handle_type(sent_bytes: SentBytes) -> Callable[[], Any]:
     import pycurl
 
     class Handle(pycurl.Curl):  # type: ignore[misc]
@@ -103,7 +103,7 @@ def _handle_type(wire: Wire) -> Callable[[], Any]:
             super().__init__()
             # A pycurl.Curl finds attributes of its class first.
             self.md5 = ""
-            self.transfer = Transfer()
+            self.transfer = BlockTransfer()
             self.connection = -1
 
         def setopt(self, option: int, value: Any) -> Any:
@@ -116,7 +116,7 @@ def _handle_type(wire: Wire) -> Callable[[], Any]:
             return super().setopt(option, value)
 
         def perform(self) -> None:
-            with wire.sending(self.md5) as self.transfer:
+            with sent_bytes.sending(self.md5) as self.transfer:
                 self.transfer.descriptor = self.connection  # if it uses that again, which nobody tells
                 super().perform()
                 self.connection = self.getinfo(pycurl.ACTIVESOCKET)

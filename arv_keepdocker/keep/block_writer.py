@@ -7,18 +7,18 @@ from concurrent.futures import Future
 
 from ..images.canonical import BLOCK_SIZE, HEADER, padding
 from ..images.layers import Layer
-from .sender import Sender, Stored
+from .block_sender import BlockSender, StoredBlock
 
-Finished = Callable[[Layer, io.BytesIO, "list[Future[Stored]]", io.BytesIO | None], None]
+Finished = Callable[[Layer, io.BytesIO, "list[Future[StoredBlock]]", io.BytesIO | None], None]
 """Takes a layer's unit: its first block, which has room for the header, what was sent of it since, and its last block
 if that is not the first."""
 
 
-class UnitWriter:
+class BlockWriter:
     """Takes one layer."""
 
     def __init__(
-        self, sender: Sender, taken: Callable[[int], None], finished: Finished, ended: Callable[[], None]
+        self, sender: BlockSender, taken: Callable[[int], None], finished: Finished, ended: Callable[[], None]
     ) -> None:
         """`taken` is told of bytes that were written; `ended` is called when the writer is not used any more."""
         self._sender = sender
@@ -28,7 +28,7 @@ class UnitWriter:
         self._digest = hashlib.sha256()
         self._size = 0
         self._first: io.BytesIO | None = None
-        self._later: list[Future[Stored]] = []
+        self._later: list[Future[StoredBlock]] = []
         self._current: io.BytesIO | None = None
         """What comes after the first block, and is not a whole block yet."""
         self._open = True
@@ -52,7 +52,7 @@ class UnitWriter:
     def abandon(self) -> None:
         for buffer in (self._first, self._current):
             if buffer is not None:
-                self._sender.give_room()
+                self._sender.release_slot()
         self._first = self._current = None
         self._end()
 
@@ -74,12 +74,12 @@ class UnitWriter:
         if self._first.tell() < BLOCK_SIZE:
             return self._first
         if self._current is None:
-            self._sender.take_room()
+            self._sender.take_slot()
             self._current = io.BytesIO()  # which gives its bytes away without copying them
         return self._current
 
     def _begun(self) -> io.BytesIO:
-        self._sender.take_room()
+        self._sender.take_slot()
         buffer = io.BytesIO()
         buffer.write(bytes(HEADER))  # which tells the digest, in the end
         return buffer

@@ -15,7 +15,7 @@ _LONGEST_PAUSE = 64
 _Answer = TypeVar("_Answer")
 
 
-class Attempts:
+class Retry:
     """Does what somebody else may fail at for a while. Safe for use in several threads."""
 
     def __init__(self, retries: int, display: Display | None = None) -> None:
@@ -24,7 +24,7 @@ class Attempts:
         self._display = display
 
     def __call__(self, whom: str, do: Callable[[], _Answer], retries: int | None = None) -> _Answer:
-        """What `do` returns, which is called up to `retries` times more while its ArvadosError has a `trouble`.
+        """What `do` returns, which is called up to `retries` times more while its ArvadosError has a `retry_reason`.
 
         That the program waits for `whom` is said where that takes long.
         """
@@ -36,14 +36,14 @@ class Attempts:
                 with self._display.waiting(whom):
                     return do()
             except ArvadosError as error:
-                if error.trouble is None or attempt > tries:
+                if error.retry_reason is None or attempt > tries:
                     raise
-                self._pause(error.trouble, attempt, tries)
+                self._pause(error.retry_reason, attempt, tries)
         raise AssertionError
 
-    def _pause(self, trouble: str, attempt: int, tries: int) -> None:
+    def _pause(self, retry_reason: str, attempt: int, tries: int) -> None:
         # Not all clients of a server that comes back shall ask it in the same second.
         seconds = min(2.0**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
         if self._display is not None:
-            self._display.retrying(f"{trouble}; trying again in {seconds:.0f} s ({attempt} of {tries})")
+            self._display.retrying(f"{retry_reason}; trying again in {seconds:.0f} s ({attempt} of {tries})")
         time.sleep(seconds)

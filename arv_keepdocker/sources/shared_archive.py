@@ -11,13 +11,14 @@ from ..images.layers import LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import scan
 from ..terminal.waiting import Waiting, unsaid
-from .archives import EngineSource, FileSource
 from .engine import Engine
 from .engine_image import EngineImage
-from .reading import Counted, MeasuredSink, Reading
+from .engine_source import EngineSource
+from .file_source import FileSource
+from .read_progress import CountedStream, MeasuredSink, ReadProgress
 
 
-class OneReading:
+class SharedScan:
     """An archive that is read once for all images in it, as long as the layers go to the same sink."""
 
     def __init__(self, read: Callable[[LayerSink], Members], repeatable: bool = True) -> None:
@@ -45,62 +46,62 @@ class OneReading:
             return self._members
 
 
-class SavedTogether:
+class JointSave:
     """Images that an engine saves in one archive. Each has its configuration's digest as Id."""
 
     def __init__(self, engine: Engine, images: Sequence[EngineImage]) -> None:
         self._engine = engine
         self._images = images
-        self._one_reading = OneReading(self._read)
+        self._scan = SharedScan(self._read)
         self._size = sum(image.size or 0 for image in images)
-        self._reading = Reading(self._size)
+        self._reading = ReadProgress(self._size)
 
-    def source(self, image: EngineImage) -> "OneSaved":
+    def source(self, image: EngineImage) -> "JointlySavedSource":
         """One of them."""
-        return OneSaved(EngineSource(self._engine, image), self._one_reading, self._reading)
+        return JointlySavedSource(EngineSource(self._engine, image), self._scan, self._reading)
 
     def _read(self, sink: LayerSink) -> Members:
         self._reading.begin(self._size)
         measured = MeasuredSink(sink, self._reading.unpack, self._reading.unpack)
         with self._engine.save(*self._images) as stream:
-            return scan(Counted(stream, self._reading), measured)
+            return scan(CountedStream(stream, self._reading), measured)
 
 
-class OneSaved:
+class JointlySavedSource:
     """An image that is saved together with others, or alone if that fails."""
 
     repeatable = True
     remote = False
     fetched = None
 
-    def __init__(self, alone: EngineSource, together: OneReading, reading: Reading) -> None:
+    def __init__(self, alone: EngineSource, together: SharedScan, read_progress: ReadProgress) -> None:
         self.what = alone.what
         self.image_id = alone.image_id
         self.layers = alone.layers
         self.activity = alone.activity
-        self.reading = reading
+        self.read_progress = read_progress
         self._alone = alone
         self._together = together
 
     def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         try:
             members = self._together.members(sink)
-            return archive.find(members, sink, replace(wanted, image_id=self._alone.image.id))
+            return archive.select_image(members, sink, replace(wanted, image_id=self._alone.image.id))
         except (ArchiveError, EngineError):
-            self.reading = self._alone.reading
+            self.read_progress = self._alone.read_progress
             return self._alone.deliver(sink, wanted)  # another image may be to blame
 
 
-class FileOfSeveral(FileSource):
+class SharedFileSource(FileSource):
     """An archive of which several images are wanted. What can only be read from its begin to its end is read once."""
 
     def __init__(self, file: str, waiting: Waiting = unsaid) -> None:
         super().__init__(file, waiting)
-        self._one_reading = OneReading(self._read, self.repeatable)
+        self._scan = SharedScan(self._read, self.repeatable)
 
     def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
-        return self._known(archive.find(self._one_reading.members(sink), sink, wanted))
+        return self._known(archive.select_image(self._scan.members(sink), sink, wanted))
 
     def _read(self, sink: LayerSink) -> Members:
         with self._open() as file:
-            return scan(file, MeasuredSink(sink, self.reading.unpack, self.reading.unpack), self.file)
+            return scan(file, MeasuredSink(sink, self.read_progress.unpack, self.read_progress.unpack), self.file)

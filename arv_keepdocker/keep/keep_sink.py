@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import ArvadosError
-from ..images.canonical import OWN_BLOCKS, Arrangement, Run, padding, unit_header, unit_size
+from ..images.canonical import OWN_BLOCKS, Arrangement, Segment, padding, unit_header, unit_size
 from ..images.layers import Layer, LayerWriter
+from .block_sender import BlockSender, StoredBlock
+from .block_writer import BlockWriter
 from .journal import Journal, Notes
-from .known_layers import Held, Known
+from .known_layers import KnownLayer, KnownLayers
 from .locators import block_key, block_size
-from .sender import Sender, Stored
-from .small_layers import LIMIT, SmallUnits
-from .writer import UnitWriter
+from .small_layers import LIMIT, SmallLayers
 
 WRITERS = 2
 """How many layers are taken at a time: each may need the memory of two blocks."""
@@ -46,7 +46,7 @@ class Composed:
     """Bytes that were sent for it: what several images have is the first one's."""
 
 
-class Units:
+class KeepSink:
     """Sends layers while they come; then `compose` puts an archive together from those, and from what Arvados has.
 
     A layer's header has its digest, so its first block is kept back until the last byte has come. Layers without blocks
@@ -55,8 +55,8 @@ class Units:
 
     def __init__(
         self,
-        sender: Sender,
-        known: Known | None,
+        sender: BlockSender,
+        known: KnownLayers | None,
         journal: Journal | None,
         writers: int = WRITERS,
         read_back: bool = True,
@@ -70,11 +70,11 @@ class Units:
         self._read_back = read_back
         self._free_writers = threading.Semaphore(writers)
         self._lock = threading.RLock()
-        self._sent: dict[str, list[Future[Stored]]] = {}
-        self._held: dict[str, Held] = {}
+        self._sent: dict[str, list[Future[StoredBlock]]] = {}
+        self._held: dict[str, KnownLayer] = {}
         self._layers: dict[str, Layer] = {}
-        self._counted: set[Future[Stored]] = set()
-        self._small = SmallUnits(small_limit)
+        self._counted: set[Future[StoredBlock]] = set()
+        self._small = SmallLayers(small_limit)
         self.taken = 0
         """Bytes of layers that were given."""
         self.skipped = 0
@@ -84,7 +84,7 @@ class Units:
         with self._lock:
             if diff_id in self._layers:
                 return self._layers[diff_id]
-        held = next(filter(self._usable, self._known.find(diff_id)), None) if self._known is not None else None
+        held = next(filter(self._usable, self._known.copies_of(diff_id)), None) if self._known is not None else None
         if held is None:
             return None
         with self._lock:
@@ -95,37 +95,37 @@ class Units:
 
     def begin(self) -> LayerWriter:
         self._free_writers.acquire()
-        return UnitWriter(self._sender, self._take, self._finished, self._free_writers.release)
+        return BlockWriter(self._sender, self._take, self._finished, self._free_writers.release)
 
     def compose(self, arrangement: Arrangement, layers: Sequence[Layer]) -> Composed:
         """Send what is left of the archive, and wait until everything is stored.
 
         Raises ArvadosError; LostLayerError if the layers that `has` has said to be there must be given nevertheless.
         """
-        composed: list[tuple[Run, Sequence[Future[Stored]]]] = []
-        self.skipped = sum(map(self._skipped, arrangement.runs))  # others were not of this image
-        for run in arrangement.runs:
-            composed.append((run, self._blocks(run)))
-            self.skipped -= self._skipped(run)
-        self._sender.take_room()
+        composed: list[tuple[Segment, Sequence[Future[StoredBlock]]]] = []
+        self.skipped = sum(map(self._skipped, arrangement.segments))  # others were not of this image
+        for segment in arrangement.segments:
+            composed.append((segment, self._blocks(segment)))
+            self.skipped -= self._skipped(segment)
+        self._sender.take_slot()
         end = self._sender.send(arrangement.end)
         new: set[str] = set()
         locators: list[str] = []
         sent = self._sent_now(end)
-        for run, blocks in composed:
+        for segment, blocks in composed:
             stored = [block.result().locator for block in blocks]
             locators += stored
             bytes_sent = sum(map(self._sent_now, blocks))
             if bytes_sent:
-                new.update(layer.stored_digest for layer in run.layers)
+                new.update(layer.stored_digest for layer in segment.layers)
             sent += bytes_sent
             if self._known is not None:
-                self._known.add(run, stored)
+                self._known.add(segment, stored)
         self._note(arrangement, end.result().locator)
         states = tuple(LayerState(layer.diff_id, layer.size, layer.stored_digest in new) for layer in layers)
         return Composed((*locators, end.result().locator), states, sent)
 
-    def _sent_now(self, block: "Future[Stored]") -> int:
+    def _sent_now(self, block: "Future[StoredBlock]") -> int:
         """Bytes that were sent of the block, for the first of several images that have it."""
         first = block not in self._counted
         self._counted.add(block)
@@ -141,7 +141,7 @@ class Units:
             self.taken += size
 
     def _finished(
-        self, layer: Layer, first: io.BytesIO, later: "list[Future[Stored]]", rest: io.BytesIO | None
+        self, layer: Layer, first: io.BytesIO, later: "list[Future[StoredBlock]]", rest: io.BytesIO | None
     ) -> None:
         first.seek(0)
         first.write(unit_header(layer))
@@ -149,7 +149,7 @@ class Units:
         small = unit_size(layer) < OWN_BLOCKS
         if small:
             self._small.put(digest, first.getvalue())
-            self._sender.give_room()
+            self._sender.release_slot()
         else:
             blocks = [self._sender.send(first.getvalue()), *later]
             if rest is not None:
@@ -161,7 +161,7 @@ class Units:
             if not small:
                 self._sent.setdefault(digest, blocks)
 
-    def _usable(self, held: Held) -> bool:
+    def _usable(self, held: KnownLayer) -> bool:
         """Whether a layer that Arvados has may be used without being given."""
         if held.mine or not self._read_back:
             return held.mine
@@ -171,38 +171,38 @@ class Units:
             return True
         return False
 
-    def _read(self, held: Held) -> Iterator[bytes]:
+    def _read(self, held: KnownLayer) -> Iterator[bytes]:
         assert self._known is not None
-        with self._sender.room():
+        with self._sender.slot():
             yield from held.read(self._known.get)
 
-    def _blocks(self, run: Run) -> Sequence[Future[Stored]]:
+    def _blocks(self, segment: Segment) -> Sequence[Future[StoredBlock]]:
         """The blocks of the run, on their way or there."""
-        digests = [layer.stored_digest for layer in run.layers]
+        digests = [layer.stored_digest for layer in segment.layers]
         if digests[0] in self._sent:
             return self._sent[digests[0]]
         locators: Sequence[str] | None = None
-        if run.size >= OWN_BLOCKS and len(digests) == 1:
+        if segment.size >= OWN_BLOCKS and len(digests) == 1:
             locators = self._held[digests[0]].locators
         elif self._known is not None and not self._held.keys().isdisjoint(digests):
-            locators = self._known.find_run(run)
+            locators = self._known.segment_locators(segment)
         if locators is None:
-            return list(self._packed(run))
-        self._sender.count_reused(run.size)
+            return list(self._packed(segment))
+        self._sender.count_reused(segment.size)
         return list(map(_there, locators))
 
-    def _skipped(self, run: Run) -> int:
-        return sum(layer.size for layer in run.layers if layer.stored_digest in self._held)
+    def _skipped(self, segment: Segment) -> int:
+        return sum(layer.size for layer in segment.layers if layer.stored_digest in self._held)
 
-    def _packed(self, run: Run) -> Iterator[Future[Stored]]:
-        left = iter(run.blocks)
+    def _packed(self, segment: Segment) -> Iterator[Future[StoredBlock]]:
+        left = iter(segment.blocks)
         data = io.BytesIO()
         size = 0
-        for layer in run.layers:
+        for layer in segment.layers:
             unit = memoryview(self._unit(layer))
             while unit:
                 if not data.tell():
-                    self._sender.take_room()
+                    self._sender.take_slot()
                     size = next(left)
                 piece = unit[: size - data.tell()]
                 data.write(piece)
@@ -222,7 +222,7 @@ class Units:
         return unit_header(layer) + data + bytes(padding(layer.size))
 
     def _note(self, arrangement: Arrangement, locator: str) -> None:
-        layers = [layer for run in arrangement.runs for layer in run.layers]
+        layers = [layer for segment in arrangement.segments for layer in segment.layers]
         if self._journal is None or block_key(locator) in self._notes.images:
             return
         if all(layer.compression is None for layer in layers):
@@ -234,17 +234,17 @@ class Units:
         return self._known.notes if self._known is not None else Notes()
 
 
-def _there(locator: str) -> "Future[Stored]":
-    stored: Future[Stored] = Future()
-    stored.set_result(Stored(locator, reused=True))
+def _there(locator: str) -> "Future[StoredBlock]":
+    stored: Future[StoredBlock] = Future()
+    stored.set_result(StoredBlock(locator, reused=True))
     return stored
 
 
-def _note_when_stored(journal: Journal, layer: Layer, blocks: Sequence["Future[Stored]"]) -> None:
+def _note_when_stored(journal: Journal, layer: Layer, blocks: Sequence["Future[StoredBlock]"]) -> None:
     left = len(blocks)
     counting = threading.Lock()
 
-    def stored(_: "Future[Stored]") -> None:
+    def stored(_: "Future[StoredBlock]") -> None:
         nonlocal left
         with counting:
             left -= 1

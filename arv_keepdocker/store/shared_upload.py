@@ -5,30 +5,30 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..keep.known_layers import Known
-from ..keep.sender import Rooms, Sender
+from ..keep.block_sender import BlockSender, BufferSlots
+from ..keep.keep_sink import KeepSink
+from ..keep.known_layers import KnownLayers
 from ..keep.small_layers import LIMIT
-from ..keep.units import Units
 
 _FRESH = 30 * 60
 """Seconds: half of those for which every signature that is used is good."""
 
 
-class Common:
+class SharedResources:
     """What all uploads of a run share."""
 
-    def __init__(self, threads: int, known: Callable[[], Known], at_once: int) -> None:
+    def __init__(self, threads: int, known: Callable[[], KnownLayers], at_once: int) -> None:
         """`known` is made when it is first needed. So many images are uploaded at a time."""
-        self.rooms = Rooms(Rooms.needed(threads))
+        self.slots = BufferSlots(BufferSlots.needed(threads))
         self.small_limit = LIMIT // at_once
         """Bytes of small layers that each upload may keep in memory."""
         self._make_known = known
-        self._known: Known | None = None
+        self._known: KnownLayers | None = None
         self._until = 0.0
         self._making = threading.Lock()
 
     @property
-    def known(self) -> Known:
+    def known(self) -> KnownLayers:
         """What need not be sent of any image, asked for again from time to time: signatures expire."""
         with self._making:
             if self._known is None or time.monotonic() > self._until:
@@ -37,15 +37,15 @@ class Common:
             return self._known
 
 
-class Transfer:
+class SharedUpload:
     """The blocks and layers of images that are uploaded one after the other: what they share is sent once."""
 
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: SharedResources) -> None:
         self.common = common
-        self._open: tuple[Sender, Units] | None = None
+        self._open: tuple[BlockSender, KeepSink] | None = None
 
     @contextmanager
-    def of(self, make: Callable[[], tuple[Sender, Units]]) -> Iterator[tuple[Sender, Units]]:
+    def of(self, make: Callable[[], tuple[BlockSender, KeepSink]]) -> Iterator[tuple[BlockSender, KeepSink]]:
         """Where the layers of the next image go; made anew if a block could not be stored."""
         if self._open is not None and self._open[0].failed:
             self.close()
@@ -64,10 +64,10 @@ class Transfer:
             units.close()
 
 
-class Since:
+class CountsSince:
     """What a sender has done since now, which is for one image."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: BlockSender) -> None:
         self.sending = sender.sending
         self.full = sender.full
         self._sender = sender

@@ -1,4 +1,4 @@
-"""Images in archives: one that an engine saves, a file, or standard input."""
+"""An image in an archive that was made elsewhere: a file, or standard input."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import cast
 
-from ..errors import ArchiveError, ImageNotFoundError, IncompleteArchiveError, KeepdockerError, PlatformNotSavedError
+from ..errors import ArchiveError, KeepdockerError
 from ..images import archive
 from ..images.compression import MAGIC_SIZE, detect
 from ..images.image import Image, Selection
@@ -16,71 +16,11 @@ from ..images.layers import Layer, LayerSink, NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
 from ..terminal.waiting import Waiting, unsaid
-from .engine import Engine
-from .engine_image import EngineImage
-from .reading import PACKED, Counted, MeasuredSink, Reading
+from .read_progress import CountedStream, MeasuredSink, ReadProgress
 
-_CHUNK = 1 << 20
 _BUFFER = 64 << 10
 _SOON = 0.1
 """Seconds within which bytes usually come: to wait for so long is not worth saying."""
-
-Through = Callable[[Readable], Readable]
-
-
-def _straight(stream: Readable) -> Readable:
-    return stream
-
-
-class EngineSource:
-    """An image that an engine saves."""
-
-    repeatable = True
-    remote = False
-    fetched = None
-
-    def __init__(self, engine: Engine, image: EngineImage) -> None:
-        self.what = f"image {image.id}"
-        self.image_id: str | None = image.id
-        self.layers = image.layers
-        self.activity = f"{engine.name} is saving"
-        # Of the containerd store, the engine tells the size of compressed layers.
-        self.reading = Reading(image.size, PACKED if image.containerd else 1.0)
-        self.image = image
-        self._engine = engine
-
-    def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
-        return self.read(sink, wanted)[1]
-
-    def read(self, sink: LayerSink, wanted: Selection, through: Through = _straight) -> tuple[Members, Image]:
-        """Deliver the image, reading what `through` makes of the archive; also tells what the archive has."""
-        broken: ArchiveError | None = None
-        self.reading.begin(self.image.size)
-        measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
-        with self._explained(), self._engine.save(self.image) as stream:
-            try:
-                members = scan(through(Counted(stream, self.reading)), measured)
-            except ArchiveError as error:
-                # Read to its end, the engine may say itself what is wrong, which explains more.
-                broken = error
-                while stream.read(_CHUNK):
-                    pass
-        with self._explained():
-            if broken is not None:
-                raise broken
-            return members, archive.find(members, sink, wanted)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except PlatformNotSavedError as error:
-            what = f"{self._engine.name} does not have image {self.image.id} for {self.image.platform}"
-            raise ImageNotFoundError(what) from error
-        except ArchiveError as error:
-            lacks = isinstance(error, IncompleteArchiveError)
-            hint = self._engine.repair(self.image) if lacks else error.hint
-            raise type(error)(f"{self._engine.name} saved image {self.image.id}, but {error}", hint) from error
 
 
 class FileSource:
@@ -96,7 +36,7 @@ class FileSource:
         self.image_id: str | None = None
         self.layers: int | None = None
         self.activity = "reading"
-        self.reading = Reading()
+        self.read_progress = ReadProgress()
         self.file = file
         self.repeatable = file != "-" and os.path.isfile(file)
 
@@ -111,25 +51,25 @@ class FileSource:
 
     def _parts(self, sink: LayerSink, wanted: Selection) -> Image:
         """The image, of which only what it needs and the sink lacks is read."""
-        measured = MeasuredSink(sink, self.reading.unpack, self.reading.skip)
+        measured = MeasuredSink(sink, self.read_progress.unpack, self.read_progress.skip)
         with open(self.file, "rb") as file:
-            self.reading.begin(os.fstat(file.fileno()).st_size)
+            self.read_progress.begin(os.fstat(file.fileno()).st_size)
             members: Members | None = None
             # What is compressed as a whole can only be read from its beginning to its end.
             is_compressed = detect(file.read(MAGIC_SIZE)) is not None
             file.seek(0)
             if not is_compressed:
                 with suppress(ArchiveError):
-                    members = scan(Counted(file, self.reading), measured, self.file, pass_over=file.seek)
+                    members = scan(CountedStream(file, self.read_progress), measured, self.file, pass_over=file.seek)
             if members is not None:
-                return self._known(archive.find(members, measured, wanted))
+                return self._known(archive.select_image(members, measured, wanted))
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
         return self._whole(NoSink() if isinstance(sink, _Unread) else sink, wanted)
 
     def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
-        measured = MeasuredSink(sink, self.reading.unpack, self.reading.unpack)
+        measured = MeasuredSink(sink, self.read_progress.unpack, self.read_progress.unpack)
         with self._open() as file:
-            return self._known(archive.read(file, measured, wanted, self.file))
+            return self._known(archive.read_image(file, measured, wanted, self.file))
 
     @contextmanager
     def _open(self) -> Iterator[Readable]:
@@ -139,8 +79,8 @@ class FileSource:
         with waiting():  # for somebody to open a named pipe for writing
             opened = open(0 if given else self.file, "rb", buffering=0, closefd=not given)  # noqa: SIM115
         with opened as raw, io.BufferedReader(_Patient(raw, waiting), _BUFFER) as file:
-            self.reading.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
-            yield Counted(file, self.reading)
+            self.read_progress.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
+            yield CountedStream(file, self.read_progress)
 
     def _known(self, image: Image) -> Image:
         self.image_id, self.layers = image.id, len(image.layers)

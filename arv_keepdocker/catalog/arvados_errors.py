@@ -74,12 +74,12 @@ def explained(what: str, first: bool = False) -> Iterator[None]:
     except apiclient.errors.HttpError as error:
         raise ArvadosRefusedError(what, worded(error._get_reason()), error.resp.status) from error
     except http.client.IncompleteRead as error:
-        raise UnreadableError(f"{what}: {error}", trouble="Arvados' answer broke off") from error
+        raise UnreadableError(f"{what}: {error}", retry_reason="Arvados' answer broke off") from error
     except ssl.SSLError as error:
         raise _tls_error(what, error) from error
     except httplib2.ServerNotFoundError as error:
-        trouble = None if first else "Arvados' host was not found"
-        raise ArvadosError(f"{what}: its name does not resolve to an address", _HOST_HINT, trouble) from error
+        retry_reason = None if first else "Arvados' host was not found"
+        raise ArvadosError(f"{what}: its name does not resolve to an address", _HOST_HINT, retry_reason) from error
     except (apiclient.errors.InvalidJsonError, apiclient.errors.UnknownApiNameOrVersion) as error:
         raise ArvadosError(f"{what}: what answers there is not Arvados", _HOST_HINT) from error
     except (httplib2.HttpLib2Error, http.client.HTTPException, OSError) as error:
@@ -90,8 +90,8 @@ def explained(what: str, first: bool = False) -> Iterator[None]:
     except (apiclient.errors.Error, OverflowError) as error:
         raise ArvadosError(f"{what}: {error or type(error).__name__}") from error
     except (ValueError, RecursionError) as error:  # after OSError, for what is wrong with a certificate is both
-        trouble = "Arvados' answer could not be read"
-        raise UnreadableError(f"{what}: {trouble}: {error}", trouble=trouble) from error
+        retry_reason = "Arvados' answer could not be read"
+        raise UnreadableError(f"{what}: {retry_reason}: {error}", retry_reason=retry_reason) from error
 
 
 def _tls_error(what: str, error: ssl.SSLError) -> ArvadosError:
@@ -103,7 +103,7 @@ def _tls_error(what: str, error: ssl.SSLError) -> ArvadosError:
         return ArvadosError(f"{what}: the server's certificate is not trusted: {reason}", TRUST_HINT)
     broken_off = isinstance(error, _TLS_BREAKS_OFF) or "EOF" in text or "timed out" in text
     if broken_off:
-        return ArvadosError(f"{what}: {text}", trouble="the connection to Arvados broke off")
+        return ArvadosError(f"{what}: {text}", retry_reason="the connection to Arvados broke off")
     if "WRONG_VERSION_NUMBER" in text or "HTTP_REQUEST" in text:
         return ArvadosError(f"{what}: what answers there does not speak HTTPS", _HOST_HINT)
     return ArvadosError(f"{what}: {text}", "SSL_CERT_FILE, if it is set, is a file with certificates.")
@@ -144,7 +144,7 @@ class KeepProblem:
         return self.curl not in _CURL_HOPELESS and (found or self.curl not in _CURL_NOT_FOUND)
 
     @property
-    def trouble(self) -> str:
+    def summary(self) -> str:
         return f"Keep answered {self.status}" if self.status else f"no answer from Keep ({self.words})"
 
     @property

@@ -66,7 +66,7 @@ def text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def age(link: Link) -> tuple[datetime.datetime, str]:
+def age_key(link: Link) -> tuple[datetime.datetime, str]:
     """Less is older; what is of the same age has at least a fixed order."""
     return link.created, str(link.time)
 
@@ -82,13 +82,13 @@ def parse_time(value: object) -> datetime.datetime | None:
     return time if time.tzinfo is not None else time.replace(tzinfo=datetime.timezone.utc)
 
 
-def utc(time: datetime.datetime) -> datetime.datetime:
+def to_utc(time: datetime.datetime) -> datetime.datetime:
     """The same time in UTC, where the first and the last hours of all time may have no place."""
     with contextlib.suppress(OverflowError):
         return time.astimezone(datetime.timezone.utc)
     return time
 
 
-def in_utc(time: datetime.datetime, precision: str = "auto") -> str:
+def format_utc(time: datetime.datetime, precision: str = "auto") -> str:
     """The time in ISO 8601, in UTC; `precision` as datetime.isoformat has it."""
-    return utc(time).isoformat(timespec=precision).replace("+00:00", "Z")
+    return to_utc(time).isoformat(timespec=precision).replace("+00:00", "Z")
