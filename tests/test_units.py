@@ -305,8 +305,8 @@ import os, sys, threading, time
 sys.path.insert(0, os.getcwd())
 import arvados, arvados.keep  # what a run has in memory, too
 from arv_keepdocker.images.canonical import arrange
-from arv_keepdocker.keep.block_sender import Sender
-from arv_keepdocker.keep.keep_sink import Units
+from arv_keepdocker.keep.block_sender import BlockSender
+from arv_keepdocker.keep.keep_sink import KeepSink
 from tests.test_units import image_of
 
 piece = os.urandom(1 << 20)
@@ -315,8 +315,8 @@ def put(data, key):
     time.sleep(0.02)
     return key
 
-with Sender(put, dict, 2) as sender:
-    units = Units(sender, None, None)
+with BlockSender(put, dict, 2) as sender:
+    units = KeepSink(sender, None, None)
 
     def take(number):
         writer = units.begin()

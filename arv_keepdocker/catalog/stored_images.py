@@ -209,6 +209,6 @@ def _ordered(found: LinkedCollections) -> list[StoredImage]:
         if collection in found.collections and collection not in named:
             images.append(StoredImage(collection, found.collections[collection], link.name, None, link))
     # By `order`, without so many tuples.
-    for key in (attrgetter("link.created"), attrgetter("second")):
+    for key in (attrgetter("link.created"), attrgetter("timestamp")):
         images.sort(key=key, reverse=True)
     return images

@@ -50,18 +50,18 @@ class SharedUpload:
         if self._open is not None and self._open[0].failed:
             self.close()
         if self._open is None:
-            sender, units = make()
+            sender, sink = make()
             sender.__enter__()
-            self._open = sender, units
+            self._open = sender, sink
         yield self._open
 
     def close(self) -> None:
         """The last image is done."""
         if self._open is not None:
-            sender, units = self._open
+            sender, sink = self._open
             self._open = None
             sender.__exit__(None, None, None)
-            units.close()
+            sink.close()
 
 
 class CountsSince:

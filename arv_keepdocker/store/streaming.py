@@ -213,39 +213,33 @@ class StreamingUpload:
         if not uploader.dry_run:
             uploader.display.note(f"storing {described(self._wanted, self._source)}")
             uploader.tell_what_cannot_be_reused()
-        with self._explained(), self._transfer(reuse, notes) as (sender, units):
+        with self._explained(), self._destination(reuse, notes) as (sender, sink):
             progress = Progress(
                 uploader.display,
                 self._name,
                 CountsSince(sender),
-                units,
+                sink,
                 self._source,
                 arv_put.machine_progress,
                 uploader.dry_run,
             )
             with progress:
-                image = self._source.deliver(units, self._wanted)
+                image = self._source.deliver(sink, self._wanted)
                 arrangement = arrange(image, self._universal)
                 progress.whole = arrangement.size
-                composed = units.compose(arrangement, image.layers)
+                composed = sink.compose(arrangement, image.layers)
         alone = uploader.shared_upload is None
         sent = sender.sent if alone else composed.sent
         reused = sender.reused if alone else arrangement.size - composed.sent
         if journal is not None and journal.problem is not None:
             uploader.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
-        content = Content(
-            portable_data_hash(text),
-            arrangement.size,
-            sent,
-            reused,
-            self._source.fetched or 0,
-            composed.layers,
-        )
+        fetched = self._source.fetched or 0
+        content = Content(portable_data_hash(text), arrangement.size, sent, reused, fetched, composed.layers)
         return _Uploaded(image, arrangement.image_id, arrangement.universal, text, content)
 
     @contextmanager
-    def _transfer(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[BlockSender, KeepSink]]:
+    def _destination(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[BlockSender, KeepSink]]:
         """Where the blocks and layers go."""
         uploader = self._uploader
         put_block = BlockPutter(uploader.catalog.client)
@@ -262,12 +256,12 @@ class StreamingUpload:
             return sender, KeepSink(sender, known if reuse else None, notes, WRITERS, self._source.remote, limit)
 
         if common is not None and uploader.shared_upload is not None:
-            with uploader.shared_upload.of(make) as shared_upload:
-                yield shared_upload
+            with uploader.shared_upload.of(make) as destination:
+                yield destination
             return
-        sender, units = make()
-        with closing(units), sender:
-            yield sender, units
+        sender, sink = make()
+        with closing(sink), sender:
+            yield sender, sink
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -277,12 +271,8 @@ class StreamingUpload:
         except LostLayerError:
             raise
         except ArvadosError as error:
-            goes_on = (
-                error.retry_reason is not None
-                and uploader.resume
-                and uploader.remember
-                and uploader.journal is not None
-            )
+            resumes = uploader.resume and uploader.remember and uploader.journal is not None
+            goes_on = resumes and error.retry_reason is not None
             hint = "What was sent need not be sent again: try the same command again." if goes_on else None
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 
