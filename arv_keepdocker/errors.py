@@ -34,6 +34,10 @@ class EngineError(KeepdockerError):
     exit_status = 4
 
 
+class EngineUnavailableError(EngineError):
+    """There is no container engine, or it cannot be reached or may not be used."""
+
+
 class RegistryError(KeepdockerError):
     """The registry could not be asked, refused, or sent something else than it should have."""
 

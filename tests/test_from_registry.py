@@ -160,7 +160,8 @@ def test_platforms(
     assert not gets(front)
     missing = run(*words, "--platform", "linux/s390x")
     assert missing.status == 3
-    assert "is there for linux/arm64/v8, linux/amd64, but not for linux/s390x" in missing.stderr
+    assert f"image {name}:v1 is there for linux/arm64/v8, linux/amd64, but not for linux/s390x" in missing.stderr
+    assert "Choose one with --platform, as in --platform linux/arm64/v8." in missing.stderr
 
 
 def test_another_platform_alone(run: Command, project: str, front: Front, repository: Repository) -> None:
@@ -304,9 +305,13 @@ def test_no_engine_is_needed(
     repository.image(layers, "v1")
     name = f"{repository.host}/{repository.path}:v1"
     without = {"PATH": str(tmp_path)}
-    failed = run("--project-uuid", project, name, env=without)
-    assert failed.status == 4
-    assert "With --from-registry, no engine is needed." in failed.stderr
+    hint = "With --from-registry, no engine is needed."
+    for options in ((), ("--force",), ("--pull",), ("--via-push",)):
+        failed = run("--project-uuid", project, *options, name, env=without)
+        assert failed.status == 4
+        assert hint in failed.stderr
+    for words in (("--via-arv-put", name), (f"sha256:{'0' * 64}",)):
+        assert hint not in run("--project-uuid", project, *words, env=without).stderr
     stored(run("--project-uuid", project, "--from-registry", name, env=without))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -261,6 +262,38 @@ def test_the_home_directory_of_somebody_else(run: Command, tmp_path: Path, compl
         assert result.status == 0, result.stderr
     else:
         failed(result, 6, "ARVADOS_API_HOST not set", "settings.conf cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [
+        *(("HOME", kind) for kind in ("pipe", "directory", "socket", "device", "link to a pipe")),
+        *((name, "pipe") for name in ("XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "CONFIGURATION_DIRECTORY")),
+    ],
+)
+def test_settings_that_are_no_file(run: Command, tmp_path: Path, variable: str, kind: str) -> None:
+    """The SDK would read a pipe or a device until there is no more, which may never be."""
+    below = {"HOME": ".config/arvados", "CONFIGURATION_DIRECTORY": ""}
+    settings = tmp_path / "settings" / below.get(variable, "arvados") / "settings.conf"
+    settings.parent.mkdir(parents=True)
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
+        if kind == "directory":
+            settings.mkdir()
+        elif kind == "socket":
+            listening.bind(str(settings))
+        elif kind == "device":
+            settings.symlink_to("/dev/zero")
+        elif kind == "link to a pipe":
+            os.mkfifo(settings.with_name("pipe"))
+            settings.symlink_to("pipe")
+        else:
+            os.mkfifo(settings)
+        environment = {"XDG_CONFIG_HOME": None, variable: str(tmp_path / "settings")}
+        result = run("images", env=environment)
+        assert result.status == 0, result.stderr
+        assert f"warning: {settings} is not a regular file, and was not read" in result.stderr
+        result = run("images", env={**environment, "ARVADOS_API_HOST": None})
+        failed(result, 6, f"ARVADOS_API_HOST not set, and {settings} is not a regular file")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "1e3"])

@@ -159,7 +159,18 @@ def test_a_name_that_arvados_refuses(
     assert nothing_recorded(cluster, project)
 
 
-@pytest.mark.parametrize("name", ["...", ".a", "x" * 255, "a b", "é\U0001f600"])
+@pytest.mark.parametrize("char", [*"\a\b\t\n\r\x1b\x7f\x85\x9b", "\u2028", "\u2029", "\u202e", "\u2066"])
+def test_a_name_with_a_control_character(sandbox: Sandbox, run: Command, archive: str, char: str) -> None:
+    sandbox.clear_requests()
+    listed = Path(archive).with_name("images.txt")
+    listed.write_text("good/image:v1\n")
+    for more in ((), ("--dry-run",), ("--via-arv-put",), ("--images-from", str(listed))):
+        result = run("--from-archive", archive, f"--name=a{char}b", *more)
+        failed(result, 2, "--name 'a", f"contains the control character {ascii(char)[1:-1]}")
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("name", ["...", ".a", "x" * 255, "a b", "é\U0001f600", "ا\u200cب", "\u05d0b"])
 def test_a_name_that_arvados_takes(cluster: Cluster, project: str, run: Command, archive: str, name: str) -> None:
     stored(run("--project-uuid", project, "--from-archive", archive, "--name", name))
     assert records(cluster, project)[0] == [name]

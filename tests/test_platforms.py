@@ -78,6 +78,24 @@ def test_no_platform(text: str) -> None:
         Platform.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("arm/v7", "linux/arm/v7"),
+        ("arm64", "linux/arm64"),
+        ("ARM64/v8", "linux/arm64/v8"),
+        ("amd64/linux", "linux/amd64"),
+        ("x86_64", "linux/x86_64"),
+        ("ppc64le", "linux/ppc64le"),
+        ("armhf", "linux/armhf"),
+    ],
+)
+def test_an_architecture_is_no_platform(run: Command, text: str, meant: str) -> None:
+    result = run("--platform", text, "debian")
+    refused(result, 2, "is not OS/ARCH or OS/ARCH/VARIANT", "linux/arm/v7", f"Did you mean {meant}?")
+    Platform.parse(meant)
+
+
 @pytest.mark.parametrize("profile", ["docker20", "docker28", "podman4"])
 @pytest.mark.parametrize(
     ("there", "asked"),

@@ -285,7 +285,7 @@ def test_the_platform_of_an_index(
 
 def test_a_platform_that_is_not_there(repository: Repository) -> None:
     index_of(repository, *(for_platform(repository, [], name) for name in ("linux/arm64", "linux/s390x")))
-    with pytest.raises(ImageNotFoundError, match=r"there for linux/arm64, linux/s390x, but not for linux/amd64"):
+    with pytest.raises(ImageNotFoundError, match=r"is there for linux/arm64, linux/s390x, but not for linux/amd64"):
         look(repository.host, repository.path).deliver()
 
 

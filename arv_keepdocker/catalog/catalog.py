@@ -14,7 +14,7 @@ from ..images.reference import Reference
 from . import stored_images
 from .arvados_errors import ArvadosRefusedError
 from .client import ArvadosClient, Record, like
-from .entry import NAME_LIMIT, PLATFORM, UNIVERSAL, CatalogEntry, image_id_in
+from .entry import PLATFORM, UNIVERSAL, CatalogEntry, image_id_in
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 from .plan import Action, Plan, create_collection, with_content
 from .projects import Projects
@@ -43,18 +43,9 @@ class Catalog:
         return self.client.image_formats()
 
     def check_title(self, title: str) -> None:
-        """Raise UsageError for a collection's name that Arvados refuses."""
-        problem = None
-        if len(title) > NAME_LIMIT:
-            problem = f"it has {len(title)} characters; Arvados takes {NAME_LIMIT}"
-        elif title in (".", ".."):
-            problem = "no collection may be called so"
-        elif "\0" in title or title.encode(errors="replace").decode() != title:
-            problem = "it has a NUL, or bytes that are not UTF-8, in it"
-        elif "/" in title and not self.client.takes_slashes:
-            problem = "this cluster takes no name with a slash in it"
-        if problem is not None:
-            raise UsageError(f"--name {quoted(title)}: {problem}")
+        """Raise UsageError for a collection's name that this cluster refuses, of those that `entry` lets pass."""
+        if "/" in title and not self.client.takes_slashes:
+            raise UsageError(f"--name {quoted(title)}: this cluster takes no name with a slash in it")
 
     def find_image(
         self, reference: Reference, platform: Platform, certain: bool

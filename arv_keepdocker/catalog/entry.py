@@ -1,9 +1,11 @@
 """How an image is recorded in Arvados: what its collection and its links say."""
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ..errors import UsageError, quoted
 from ..images.platform import Platform
 from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
@@ -12,6 +14,8 @@ NAME_LIMIT = 255
 """Characters of a collection's or a link's name (Arvados: character varying(255))."""
 PLATFORM = "arv:platform"
 UNIVERSAL = "arv:universal"
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Unicode's classes of what sets the direction of the text that follows (https://www.unicode.org/reports/tr9/)."""
 _FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
 
 
@@ -74,6 +78,26 @@ class CatalogEntry:
         """The classes and names of the links that make its collection an image, in the order in which they are made."""
         names = dict.fromkeys([self.name, *self.further_names] if self.name is not None else [])
         return [(HASH_LINK, self.image_id), *((NAME_LINK, name) for name in names if name is not None)]
+
+
+def check_title(title: str) -> None:
+    """Raise UsageError for a collection's name that every Arvados refuses, or that could not be shown as it is."""
+    problem = None
+    if len(title) > NAME_LIMIT:
+        problem = f"it has {len(title)} characters; Arvados takes {NAME_LIMIT}"
+    elif title in (".", ".."):
+        problem = "no collection can have this name"
+    elif any(unicodedata.category(char) == "Cs" for char in title):
+        problem = "it is not UTF-8"
+    elif unsafe := next((char for char in title if _is_control(char)), None):
+        problem = f"it contains the control character {ascii(unsafe)[1:-1]}"
+    if problem is not None:
+        raise UsageError(f"--name {quoted(title)}: {problem}")
+
+
+def _is_control(char: str) -> bool:
+    """Whether it is not a character to see, but tells a terminal or a browser how to show others, or ends a line."""
+    return unicodedata.category(char) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(char) in _DIRECTIONS
 
 
 def image_id_in(manifest_text: str) -> str | None:

@@ -33,7 +33,8 @@ def in_our_words(display: Display) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         _filter(stack, logging.getLogger("arvados"), passes)  # it has something to say when it is imported
-        settings.load()
+        if (problem := settings.load()) is not None:
+            display.warning(problem)
         import arvados
 
         _filter(stack, arvados.log_handler, passes)

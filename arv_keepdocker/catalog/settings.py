@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,35 +16,62 @@ _BAD_IN_TOKEN = (
     (r"[\x00-\x1f\x7f]", "a control character"),
     (r"[^!-~]", "a character that is not ASCII"),
 )
+_DIRECTORIES = ("CONFIGURATION_DIRECTORY", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS")
+"""The variables by which the SDK finds settings.conf (arvados._internal.basedirs)."""
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:]+)(?::(?P<port>[^:]*))?")
 _HOST_HINT = "It is a name or an address, and perhaps a port: ARVADOS_API_HOST=arvados.example.org or HOST:PORT."
 
 
-def load() -> None:
-    """Import the SDK, which reads the settings. Where settings.conf may not be read, the environment has to do.
+def load() -> str | None:
+    """Import the SDK, which reads the settings. Without a settings.conf that can be read, the environment has to do.
 
+    Returns what is wrong if settings.conf is something else than a file, such as a pipe, for which the SDK would wait.
     Raises ArvadosError if its content is not what it should be.
     """
+    path, status = _file()
+    irregular = status is not None and not stat.S_ISREG(status.st_mode)
     try:
         try:
+            if irregular:
+                raise OSError
             import arvados
-        except OSError:  # the home directory is somebody else's
-            with _nowhere_at_home():
+        except OSError:  # or the home directory is somebody else's
+            with _no_file():
                 import arvados.config
 
                 arvados.config.initialize()  # it takes what it could not read for read
     except ValueError as error:  # a line has no =, or is not text
         raise ArvadosError(f"the settings of Arvados' client, settings.conf, could not be read: {error}") from error
+    return f"{path} is not a regular file, and was not read" if irregular else None
+
+
+def _file() -> tuple[str, os.stat_result | None]:
+    """The settings.conf that the SDK reads, the first that there is, and what it is; None if that cannot be known."""
+    systemd, home, others = (os.environ.get(name, "") for name in _DIRECTORIES)
+    if not home.startswith("/"):
+        home = os.path.expanduser("~/.config")
+    shared = [os.path.join(directory, "arvados") for directory in [home, *(others or "/etc/xdg").split(":")]]
+    for directory in [*systemd.split(":"), *shared]:
+        path = os.path.join(directory, "settings.conf")
+        try:
+            if directory.startswith("/"):
+                return path, os.stat(path)
+        except PermissionError:
+            return path, None
+        except OSError:
+            continue
+    return "", None
 
 
 @contextlib.contextmanager
-def _nowhere_at_home() -> Iterator[None]:
-    usual = {name: os.environ.pop(name, None) for name in ("HOME", "XDG_CONFIG_HOME", "CONFIGURATION_DIRECTORY")}
-    os.environ["HOME"] = os.devnull
+def _no_file() -> Iterator[None]:
+    """Let the SDK find no settings.conf."""
+    usual = {name: os.environ.pop(name, None) for name in ("HOME", *_DIRECTORIES)}
+    os.environ.update(HOME=os.devnull, XDG_CONFIG_DIRS=os.devnull)
     try:
         yield
     finally:
-        del os.environ["HOME"]
+        del os.environ["HOME"], os.environ["XDG_CONFIG_DIRS"]
         os.environ.update({name: value for name, value in usual.items() if value is not None})
 
 
@@ -63,7 +91,7 @@ def check() -> str:
     missing = [key for key in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not arvados.config.get(key)]
     if missing:
         raise ArvadosError(
-            f"{' and '.join(missing)} not set{_unreadable()}",
+            f"{' and '.join(missing)} not set{_unread()}",
             "Set them in the environment or in ~/.config/arvados/settings.conf; "
             "the Arvados Workbench shows yours under 'Get API token'.",
         )
@@ -76,17 +104,17 @@ def check() -> str:
     return host
 
 
-def _unreadable() -> str:
-    """What is wrong if settings.conf is there and may not be read: the SDK takes no notice."""
-    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = os.path.join(home, "arvados", "settings.conf")
+def _unread() -> str:
+    """What is wrong if there is a settings.conf that was not read: the SDK takes no notice."""
+    path, status = _file()
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        return f", and {path} is not a regular file"
     try:
-        with open(path, "rb"):
-            return ""
-    except PermissionError as error:
+        if path:
+            open(path, "rb").close()
+    except OSError as error:
         return f", and {path} cannot be read: {error.strerror}"
-    except OSError:
-        return ""
+    return ""
 
 
 def check_token(token: object) -> None:

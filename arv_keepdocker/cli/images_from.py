@@ -30,7 +30,8 @@ _LONGEST_LINE = 1000
 
 def store_images(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
     """Store what the lines of a file name; one that fails does not stop the others."""
-    images = _images(options.images_from)
+    with display.waiting("standard input" if options.images_from == "-" else options.images_from):
+        images = _images(options.images_from)
     common = make_request(options)
     requests = [_request(options, common, image) for image in images]
     tools = make_tools(options, connect, display)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..catalog.catalog import Catalog
 from ..catalog.client import ArvadosClient
+from ..catalog.entry import check_title
 from ..errors import KeepdockerError, UsageError
 from ..images import reference
 from ..images.platform import Platform
@@ -74,9 +75,10 @@ def make_request(options: argparse.Namespace) -> Request:
 
     if options.dry_run and options.via_arv_put:
         raise UsageError("--dry-run is not for --via-arv-put")
+    if options.name is not None:
+        check_title(options.name)
     if options.from_archive == "-":
         check_stdin("--from-archive")
-
     return Request(
         reference=None if options.image is None else make_reference(options, options.image, options.tag),
         archive=options.from_archive,

@@ -10,6 +10,8 @@ _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i38
 _VARIANTS = {"armhf": "v7", "armel": "v6"}
 """Debian's names of arm, with the variant that each means."""
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
+_KNOWN = {*_ARCHITECTURES.values(), *_ARCHITECTURES, *_VARIANTS, *_DEFAULT_VARIANTS, "ppc64le", "riscv64", "s390x"}
+"""Architectures that somebody might name without the operating system."""
 _LONGEST = 100
 
 
@@ -47,11 +49,15 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> "Platform":
-        """OS/ARCHITECTURE[/VARIANT]; raises UsageError for anything else."""
+        """OS/ARCHITECTURE[/VARIANT]. Raises UsageError, which says what that looks like, for anything else."""
         text = text.lower()
-        if not re.fullmatch(r"[a-z0-9]+/[a-z0-9_-]+(/[a-z0-9.]+)?", text):
-            raise UsageError(f"{text!r} is not a platform as in linux/amd64 or linux/arm64/v8")
-        os, architecture, *variant = text.split("/")
+        os, *parts = text.split("/")
+        if os in _KNOWN or not re.fullmatch(r"[a-z0-9]+/[a-z0-9_-]+(/[a-z0-9.]+)?", text):
+            if parts[:1] == ["linux"]:
+                parts = parts[1:]
+            meant = f"Did you mean {'/'.join(['linux', os, *parts])}?" if os in _KNOWN else None
+            raise UsageError(f"{text!r} is not OS/ARCH or OS/ARCH/VARIANT, as in linux/amd64 or linux/arm/v7", meant)
+        architecture, *variant = parts
         if architecture in _VARIANTS:
             architecture, variant = "arm", [_VARIANTS[architecture]]
         return cls(os, _ARCHITECTURES.get(architecture, architecture), *variant)

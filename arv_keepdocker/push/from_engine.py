@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..catalog.entry import PLATFORM, CatalogEntry
-from ..errors import EngineError, ImageNotFoundError, KeepdockerError
+from ..errors import EngineError, EngineUnavailableError, ImageNotFoundError, KeepdockerError
 from ..images.image import Selection
 from ..images.platform import USUAL, Platform
 from ..images.reference import Reference, familiar
@@ -26,6 +26,17 @@ def find_in_engine(request: Request, project: str, tools: Tools) -> FoundImage:
     """
     reference = request.reference
     assert reference is not None
+    try:
+        return _find_in_engine(reference, request, project, tools)
+    except (EngineError, ImageNotFoundError) as error:
+        # A registry that has refused an engine refuses others, too.
+        refused = request.pull and not isinstance(error, (EngineUnavailableError, ImageNotFoundError))
+        if reference.name is not None and not refused and not request.via_arv_put:
+            error.hint = " ".join(filter(None, [error.hint, "With --from-registry, no engine is needed."]))
+        raise
+
+
+def _find_in_engine(reference: Reference, request: Request, project: str, tools: Tools) -> FoundImage:
     if request.pull:
         reference = _to_be_pulled(reference, tools)
         if reference.name is not None:
@@ -115,9 +126,7 @@ def _find_in_arvados(
     except ImageNotFoundError as error:
         raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
     if stored is None:
-        without = "With --from-registry, no engine is needed."
-        hint = " ".join(filter(None, [problem.hint, without if wanted.name is not None else None])) or None
-        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", hint) from problem
+        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", problem.hint) from problem
     image, reference = stored
     assert image.image_id is not None
     return FoundImage(

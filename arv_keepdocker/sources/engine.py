@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from ..errors import EngineError
+from ..errors import EngineError, EngineUnavailableError
 from ..images.platform import Platform
 from ..sources import engine_image, repair_hints
 from ..sources.daemon import Daemon
@@ -62,7 +62,7 @@ class Engine:
             hint = "Install Docker or Podman, or name the program with --engine."
             if self._wanted:
                 hint = "--engine or ARV_KEEPDOCKER_ENGINE names it; without them docker or podman is used."
-            raise EngineError(f"there is no program {names} on PATH", hint)
+            raise EngineUnavailableError(f"there is no program {names} on PATH", hint)
         return Program(found, self._waiting)
 
     @functools.cached_property
@@ -249,7 +249,8 @@ class Engine:
         hint = next((hint for words, hint in _HINTS.items() if words in stderr.lower()), None)
         if status < 0:
             stderr = f"ended by {_signal_name(-status)}" + (f", after saying: {stderr}" if stderr else "")
-        return EngineError(f"{what}: {stderr or f'exit status {status}'}", hint)
+        kind = EngineUnavailableError if hint is not None else EngineError
+        return kind(f"{what}: {stderr or f'exit status {status}'}", hint)
 
 
 def _platform_flag(platform: Platform | None) -> list[str]:

@@ -101,7 +101,7 @@ class PushSource:
         found = manifests.parse(repository.pushed, repository.name)
         digests = [found.digest]
         if isinstance(found, manifests.Index):
-            found = manifests.choose_platform(repository, found, wanted.platform)
+            found = manifests.choose_platform(repository, found, wanted.platform, repository.name)
             digests.insert(0, found.digest)
         config = manifests.config_of(repository, found)
         read = configuration.read(config)

@@ -74,8 +74,8 @@ def fetch(client: Documents, reference: str, what: str = "") -> ImageManifest | 
     return parse(client.manifest(reference), what or f"manifest {reference} of {client.name}")
 
 
-def choose_platform(client: Documents, index: Index, wanted: Platform | None) -> ImageManifest:
-    """The image of an index for a platform, by default for linux/amd64.
+def choose_platform(client: Documents, index: Index, wanted: Platform | None, what: str) -> ImageManifest:
+    """The image of an index for a platform, by default for linux/amd64. `what` is what to call the index.
 
     Raises ImageNotFoundError, with the platforms that there are, if there is none.
     """
@@ -95,9 +95,10 @@ def choose_platform(client: Documents, index: Index, wanted: Platform | None) ->
         there.append(of_config)
         if of_config.matches(platform):
             return manifest
-    names = ", ".join(dict.fromkeys(map(str, there[:_SHOWN]))) or "no platform"
+    names = list(dict.fromkeys(map(str, there[:_SHOWN])))
     raise ImageNotFoundError(
-        f"{client.name} is there for {names}, but not for {platform}", "Choose with --platform." if there else None
+        f"{what} is there for {', '.join(names) or 'no platform'}, but not for {platform}",
+        f"Choose one with --platform, as in --platform {names[0]}." if names else None,
     )
 
 

@@ -113,7 +113,7 @@ class RegistrySource:
             found = self._manifest or manifests.fetch(self._client, self.head(), self.what)
             digests = [found.digest]
             if isinstance(found, manifests.Index):
-                found = manifests.choose_platform(self._client, found, self._platform)
+                found = manifests.choose_platform(self._client, found, self._platform, self.what)
                 digests.insert(0, found.digest)
             self._description = self._described(found, digests)
             self.image_id, self.layers = self._description.image_id, len(self._description.layers)
