@@ -250,6 +250,7 @@ class Command:
         *args: str,
         env: Mapping[str, str | None] | None = None,
         stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         """In a process group of its own, so that os.killpg(process.pid, SIGINT) is what Ctrl-C does."""
@@ -257,16 +258,14 @@ class Command:
         argv = [*self.argv, *args]
         request = self.warm.request(argv, self.directory, environment) if self.warm is not None else None
         if self.warm is not None and request is not None:
-            process: subprocess.Popen[str] = self.warm.start(
-                request, argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
-            )
+            process: subprocess.Popen[str] = self.warm.start(request, argv, stdin=stdin, stdout=stdout, stderr=stderr)
         else:
             process = subprocess.Popen(
                 argv,
                 cwd=self.directory,
                 env=environment,
                 stdin=stdin,
-                stdout=subprocess.PIPE,
+                stdout=stdout,
                 stderr=stderr,
                 text=True,
                 start_new_session=True,

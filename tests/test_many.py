@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,12 @@ from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine, Registry, docker
+from tests.watching import Terminal
 
+WITH_PROGRESS = re.compile(
+    r"\S+: \d+%, \d+ of \d+ MiB, (?:\d+ sent, (?:[\d.]+ MiB/s, )?|nothing moves for [\d:]+, )"
+    r"(?:[\d:]+ left|time left unknown)"
+)
 BIG = 5 << 20
 """Bytes of a layer that has blocks of its own."""
 
@@ -268,23 +275,43 @@ def test_a_list_that_cannot_be_read(run: Command, tmp_path: Path) -> None:
     assert run("--images-from", ".").status == 1
 
 
-def test_on_a_terminal_every_line_says_of_which_image(
-    five: list[images.Image], project: str, run: Command, sandbox: Sandbox
+def test_on_a_terminal_each_image_has_a_line(
+    engine: Engine, project: str, run: Command, sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    sandbox.fault("delay", service="keep", method="PUT", times=None, seconds=1)
+    """Both streams go to one terminal: at any time it shows whole lines, and in the end no progress is left."""
+    built = [images.build(engine.host, layers=[layer(3 << 20), layer(2 << 20)]) for _ in range(3)]
     missing = images.unique_name()
-    given = "".join(f"{name}\n" for name in (missing, *[image.name for image in five]))
-    result = run("--project-uuid", project, "--images-from", "-", input=given, tty=True)
-    sandbox.clear_faults()
-    assert result.status == 3
-    shown = [line.rpartition("\r")[2] for line in re.sub(r"\x1b\[K", "", result.stderr).split("\n")]
-    kept = [line for line in shown if line]
-    assert all(line.startswith("arv-keepdocker: ") for line in kept if "Pull it" not in line), kept
-    for image in five:
-        assert sum(image.name in line for line in kept) >= 2, kept
-    drawn = [part for part in result.stderr.split("\r") if "%" in part]
-    assert drawn
-    assert all(any(image.name in part for image in five) for part in drawn)
+    (tmp_path / "list").write_text("".join(f"{name}\n" for name in (missing, *[image.name for image in built])))
+    screen, together, shown = Terminal(), 0, b""
+    master, slave = pty.openpty()
+    with sandbox.changed(keep_bandwidth=2e6):
+        words = ("--project-uuid", project, "--images-from", str(tmp_path / "list"))
+        process = run.start(*words, stdout=slave, stderr=slave)
+        os.close(slave)
+        with suppress(OSError):  # which is the end
+            while data := os.read(master, 65536):
+                shown += data
+                if not shown.endswith((b"\n", b"\x1b[K", b"\x1b[J", b"A")):
+                    continue  # there is more to come of what was written
+                screen.write(shown.decode())
+                shown = b""
+                drawn = [image for image in built if any(line.startswith(f"{image.name}: ") for line in screen.lines)]
+                together += len(drawn) == 2
+                for line in screen.lines:
+                    whole = line.startswith(("arv-keepdocker: ", "docker is saving ")) or re.match(r"\S+-4zz18-", line)
+                    assert not line or whole or (WITH_PROGRESS.fullmatch(line) and len(line) < 80), screen.lines
+    os.close(master)
+    assert process.wait() == 3
+    assert together > 5
+    left = [line for line in screen.lines if line]
+    printed = [line for line in left if not line.startswith("arv-keepdocker: ")]
+    assert [line.partition(" ")[2] for line in printed] == [image.name for image in built]
+
+
+def test_arv_put_is_given_one_image_at_a_time(engine: Engine, project: str, run: Command) -> None:
+    built = [images.build(engine.host, layers=[layer()]) for _ in range(4)]
+    result = run("--project-uuid", project, "--via-arv-put", "--images-from", "-", input=text(built), tty=True)
+    assert [image for _, image in lines(result)] == [image.name for image in built]
 
 
 def test_memory_is_bounded_for_all_images_together(engine: Engine, project: str, run: Command) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tty import setraw
 
-_PIECE = re.compile(r"\r|\n|\x1b\[K")
+_PIECE = re.compile(r"\r|\n|\x1b\[\d*[KJA]")
 _LINE = re.compile(
     r"(?:.*: )?(?P<percent>\d+)%, (?P<there>\d+) of (?P<total>\d+) MiB"
     r"(?:, (?P<sent>\d+) (?:sent|new))?(?P<still>, nothing moves for [\d:]+)?"
@@ -94,6 +94,34 @@ class Screen:
                 for text in filter(None, texts):
                     self.lines.append(Shown(now, text))
                     seen(self.lines[-1])
+
+
+class Terminal:
+    """What is to be seen of all that was written to a terminal, which is as large as that needs."""
+
+    def __init__(self) -> None:
+        self.lines = [""]
+        self._row = self._column = 0
+
+    def write(self, text: str) -> None:
+        """Do what the text says. Raises ValueError for what this terminal does not know."""
+        for char in re.findall(r"\x1b\[\d*[A-Z]|.|\n", text):
+            if char == "\r":
+                self._column = 0
+            elif char == "\n":
+                self._row += 1
+                self.lines += [""] * (self._row == len(self.lines))
+            elif char in ("\x1b[K", "\x1b[J"):
+                self.lines[self._row] = self.lines[self._row][: self._column]
+                del self.lines[self._row + 1 if char == "\x1b[J" else len(self.lines) :]
+            elif char.startswith("\x1b") and char.endswith("A"):
+                self._row -= int(char[2:-1])
+            elif not char.isprintable():
+                raise ValueError(repr(char))
+            else:
+                line = self.lines[self._row].ljust(self._column)
+                self.lines[self._row] = line[: self._column] + char + line[self._column + 1 :]
+                self._column += 1
 
 
 def misjudged(lines: Sequence[Shown], end: float, factor: float, tolerance: float) -> list[str]:

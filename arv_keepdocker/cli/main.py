@@ -45,7 +45,7 @@ def main(
         try:
             with contextlib.ExitStack() as stack:  # a listing is asked for while it is printed
                 result = _run(sys.argv[1:] if arguments is None else arguments, display, stdout, api, stack)
-                print_result(result, stdout)
+                print_result(result, stdout, display)
         except (Exception, _Interrupted) as error:
             _end(error, display)
     sys.exit(result.status)
@@ -70,6 +70,7 @@ def _whole_process() -> Iterator[None]:
 
 def _end(error: BaseException, display: Display) -> NoReturn:
     """Say what was wrong, and end with its exit status."""
+    display.close()
     interrupted = _interruption(error)
     if interrupted is not None:
         display.error(f"stopped by {interrupted.signal.name}", interrupted.hint)

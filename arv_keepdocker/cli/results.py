@@ -1,11 +1,13 @@
 """What goes to stdout, and what exit status that means."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TextIO
 
 from ..errors import KeepdockerError
 from ..terminal import streams
+from ..terminal.display import Display
 
 
 @dataclass
@@ -19,14 +21,15 @@ class Result:
     """Whether it is an error if nobody reads it to its end."""
 
 
-def print_result(result: Result, stdout: TextIO | None) -> None:
+def print_result(result: Result, stdout: TextIO | None, display: Display) -> None:
     """Raises KeepdockerError where it cannot be written to its end."""
     shown = f", which is: {''.join(result.pieces)}" if result.whole and isinstance(result.pieces, list) else ""
     if stdout is None:  # closed when Python started
         raise KeepdockerError(f"there is no standard output for the result{shown}")
     for piece in result.pieces:
         try:
-            streams.write(piece, stdout)
+            with display.aside() if stdout.isatty() else contextlib.nullcontext():
+                streams.write(piece, stdout)
         except BrokenPipeError as error:
             if result.whole:
                 raise KeepdockerError(f"nobody reads the result{shown}") from error

@@ -12,6 +12,7 @@ from ..images.reference import Reference, familiar
 from ..sources.engine_image import EngineImage, PlatformNotFoundError
 from ..sources.pushed.temporary_names import TemporaryNames
 from ..terminal.display import Style
+from ..terminal.progress import Activity
 from .found_image import FoundImage, Lookup
 from .request import Request, Tools
 
@@ -159,8 +160,12 @@ def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
 def _pulled(name: str, request: Request, tools: Tools) -> EngineImage:
     display = tools.display
     display.note(f"pulling {name}")
-    shown = display.progress is Style.LINE and display.stream.isatty()
-    tools.engine.pull(name, display.stream if shown else None, request.platform)
+    if display.is_shared:
+        with Activity(display, f"{tools.engine.name} is pulling {name}"):
+            tools.engine.pull(name, None, request.platform)
+    else:
+        shown = display.progress is Style.LINE and display.stream.isatty()
+        tools.engine.pull(name, display.stream if shown else None, request.platform)
     try:
         image = tools.engine.find_image(name, request.platform)
     except PlatformNotFoundError as error:

@@ -17,7 +17,7 @@ from ..errors import KeepdockerError
 from ..keep.run_lock import RunLock
 from ..parallel import side_by_side
 from ..store.content import Content
-from ..terminal.image_display import ImageDisplay, SharedLine
+from ..terminal.image_display import ImageDisplay
 from . import checks
 from .found_image import FoundImage
 from .groups import Groups
@@ -62,14 +62,13 @@ class _Pipeline:
         self._project = tools.catalog.projects.resolve(first.project)
         self._force = first.force
         self._snapshot = Snapshot(tools.catalog.client)
-        line = SharedLine(tools.display)
         self._tools = {
-            number: replace(tools, display=ImageDisplay(tools.display, str(request.reference), line))
+            number: replace(tools, display=ImageDisplay(tools.display, str(request.reference)))
             for number, request in requests.items()
         }
         self._looking = Catalog(self._snapshot, tools.catalog.projects)
-        # Pushes all come to the one address that docker knows; and not every client is for several threads.
-        one = first.via_push or not tools.catalog.client.is_for_threads
+        # Pushes all come to the one address that docker knows; and neither arv-put nor every client is for threads.
+        one = first.via_push or first.via_arv_put or not tools.catalog.client.is_for_threads
         self._at_once = 1 if one else AT_ONCE
         self._groups = Groups(first, tools, self._at_once)
         self._started: dict[int, float] = {}

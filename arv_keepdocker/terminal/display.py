@@ -13,6 +13,8 @@ from ..terminal.width import fitted, width
 
 PROGRAM = "arv-keepdocker"
 _REDRAW_SECONDS = 0.2
+_TO_END_OF_LINE, _TO_END = "\x1b[K", "\x1b[J"
+"""What a terminal erases, from the cursor on (ECMA-48: EL, ED)."""
 _COLUMNS = 80
 """Of a terminal that does not say how many it has."""
 _SHORTEST = 10
@@ -38,12 +40,19 @@ class Style(enum.Enum):
 class Display:
     """Writes to one stream; text from elsewhere (docker, Arvados, names) cannot steer the terminal."""
 
+    is_shared = False
+    """Whether other images' displays write to the stream, too."""
+
     def __init__(self, stream: TextIO, quiet: bool = False, progress: Style = Style.NONE) -> None:
         """With `quiet` only errors and warnings are shown."""
         self.stream = stream
         self.quiet = quiet
         self.progress = progress
-        self._drawn = False
+        self._lines: dict[str, tuple[str, str]] = {}
+        """What is to be seen below everything else, by image: what each line is about, and what is said of that."""
+        self._height = 0
+        """How many lines were drawn; the cursor is in the first of them."""
+        self._closed = False
         self._writing = threading.RLock()
         self._secrets = Secrets()
         self._said: dict[str, float] = {}
@@ -102,22 +111,56 @@ class Display:
         """A line that counts the bytes of something that may take long; `total` is how many are expected."""
         return Counter(self, what, total)
 
-    def redraw(self, what: str, state: str = "") -> None:
-        """Show a line in the place of what was drawn there before; `what` is cut where it leaves no room for `state`,
-        which changes."""
-        what, state = self.clean(what), self.clean(state)
-        columns = (streams.columns(self.stream) or _COLUMNS) - 1
-        with self._writing:
-            self._drawn = True
-            line = fitted(fitted(what, max(columns - width(state), _SHORTEST)) + state, columns)
-            self.write(f"\r{line}\x1b[K")
+    def redraw(self, what: str, state: str = "", image: str = "") -> None:
+        """Show a line below everything else, in the place of the last one of this image.
 
-    def clear(self) -> None:
-        """Take away what was drawn."""
+        `what` is cut where it leaves no room for `state`, which changes.
+        """
         with self._writing:
-            if self._drawn:
-                self._drawn = False
-                self.write("\r\x1b[K")
+            if not self._closed:
+                self._lines[image] = self.clean(what), self.clean(state)
+                self._draw()
+
+    def clear(self, image: str = "") -> None:
+        """Take the image's line away."""
+        with self._writing:
+            if self._lines.pop(image, None) is not None:
+                self._draw()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """The lines that are redrawn are not there while the block writes something to the terminal."""
+        with self._writing:
+            self._erase()
+            yield
+            if self._lines:
+                self._draw()
+
+    def close(self) -> None:
+        """Redraw nothing more, whoever is still at work."""
+        with self._writing:
+            self._closed = True
+            self._lines.clear()
+            self._erase()
+
+    def _draw(self) -> None:
+        columns = (streams.columns(self.stream) or _COLUMNS) - 1
+        lines = [
+            fitted(fitted(what, max(columns - width(state), _SHORTEST)) + state, columns)
+            for what, state in self._lines.values()
+        ]
+        if not lines:
+            self._erase()
+            return
+        end = _TO_END if max(self._height, len(lines)) > 1 else _TO_END_OF_LINE
+        back = f"\x1b[{len(lines) - 1}A" if len(lines) > 1 else ""
+        self.write("\r" + f"{_TO_END_OF_LINE}\r\n".join(lines) + end + back)
+        self._height = len(lines)
+
+    def _erase(self) -> None:
+        if self._height:
+            self.write("\r" + (_TO_END if self._height > 1 else _TO_END_OF_LINE))
+            self._height = 0
 
     def write(self, text: str) -> None:
         # A stderr that is gone or full is no reason to fail: the result is on stdout.
@@ -125,8 +168,7 @@ class Display:
             streams.write(text, self.stream)
 
     def _line(self, message: str) -> None:
-        with self._writing:
-            self.clear()
+        with self.aside():
             self.write(self.clean(f"{PROGRAM}: {' '.join(message.split())}") + "\n")
 
 
@@ -149,15 +191,13 @@ class Counter:
             self._draw()
 
     def close(self) -> None:
-        """Leave the line as it is at the end."""
-        if self._display.progress is Style.LINE:
-            self._draw()
-            self._display.write("\n")
+        """There is nothing more to count."""
+        self._display.clear()
 
     def _draw(self) -> None:
         # The engine's size is an estimate: docker's archive is a little longer.
         total = f" / {max(self._total, self._done) >> 20}" if self._total else ""
-        self._display.write(f"\r{self._what}: {self._done >> 20}{total} MiB ")
+        self._display.redraw(f"{self._what}: {self._done >> 20}{total} MiB")
 
 
 def escaped(text: str) -> str:

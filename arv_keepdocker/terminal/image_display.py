@@ -1,39 +1,20 @@
 """A display for one of several images that are stored at a time."""
 
-import threading
+import contextlib
+from collections.abc import Iterator
 
 from .display import Display
 
 
-class SharedLine:
-    """The line that a terminal redraws, with what is to be said of each image."""
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._lock = threading.Lock()
-        self._parts: dict[str, str] = {}
-
-    def show(self, name: str, text: str | None) -> None:
-        """Say this of an image; None if there is nothing to say any more."""
-        with self._lock:
-            if text is not None:
-                self._parts[name] = text
-            elif self._parts.pop(name, None) is None:
-                return
-            if self._parts:
-                self._display.redraw("; ".join(self._parts.values()))
-            else:
-                self._display.clear()
-
-
 class ImageDisplay(Display):
-    """Says of which image it speaks."""
+    """Says of which image it speaks; on a terminal, each has a line of its own that is redrawn."""
 
-    def __init__(self, display: Display, name: str, line: SharedLine) -> None:
+    is_shared = True
+
+    def __init__(self, display: Display, name: str) -> None:
         super().__init__(display.stream, display.quiet, display.progress)
         self._display = display
         self._name = name
-        self._shared = line
         self._secrets = display._secrets
 
     def note(self, message: str) -> None:
@@ -48,11 +29,16 @@ class ImageDisplay(Display):
     def error(self, message: str, hint: str | None = None) -> None:
         self._display.error(self._named(message), hint)
 
-    def redraw(self, what: str, state: str = "") -> None:
-        self._shared.show(self._name, self._named(what) + state)
+    def redraw(self, what: str, state: str = "", image: str = "") -> None:
+        self._display.redraw(self._named(what), state, self._name)
 
-    def clear(self) -> None:
-        self._shared.show(self._name, None)
+    def clear(self, image: str = "") -> None:
+        self._display.clear(self._name)
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        with self._display.aside():
+            yield
 
     def write(self, text: str) -> None:
         self._display.write(text)
