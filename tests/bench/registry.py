@@ -199,7 +199,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as homes, any_engine() as engine, Registry() as registry:
         pictures = Pictures(registry, options.mebibytes)
         print(f"{pictures.size / 1e6:.0f} MB, {pictures.compressed / 1e6:.0f} MB in the registry", flush=True)
-        with Sandbox() as first, Sandbox() as second, Sandbox(discard_blocks=True) as third:
+        with Sandbox() as first, Sandbox() as second, Sandbox() as third:
             sites = []
             for (name, program), sandbox in zip(programs.items(), (first, second, third), strict=True):
                 (home := Path(homes, name.replace(" ", "-"))).mkdir()
