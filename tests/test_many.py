@@ -95,6 +95,13 @@ def test_what_images_share_is_sent_once(five: list[images.Image], project: str, 
     assert sorted(sum(each["new"] for each in values["layers"]) for values in found) == [1, 1, 1, 2, 2]
 
 
+def test_each_image_is_as_large_as_it_is_alone(five: list[images.Image], project: str, run: Command) -> None:
+    alone = [run("--project-uuid", project, "--force", image.name).stderr for image in five]
+    together = run("--project-uuid", project, "--force", "--images-from", "-", input=text(five)).stderr
+    said = [re.search(r"storing .*", each) for each in alone]
+    assert all(each is not None and each[0] in together for each in said), together
+
+
 def text(wanted: list[images.Image]) -> str:
     return "".join(f"{image.name}\n" for image in wanted)
 

@@ -79,11 +79,14 @@ class JointlySavedSource:
         self.image_id = alone.image_id
         self.layers = alone.layers
         self.activity = alone.activity
-        self.read_progress = read_progress
+        self.read_progress = alone.read_progress
+        """Of this image alone, until it is read with the others."""
         self._alone = alone
         self._together = together
+        self._joint_progress = read_progress
 
     def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
+        self.read_progress = self._joint_progress
         try:
             members = self._together.members(sink)
             return archive.select_image(members, sink, replace(wanted, image_id=self._alone.image.id))
