@@ -12,22 +12,34 @@ from typing import Any
 
 from aiohttp import web
 
-from . import about, advertised, call, collections, containers, discovery, federation, groups, links, trash, users
+from . import (
+    call,
+    cluster_info,
+    collections,
+    containers,
+    discovery,
+    federation,
+    groups,
+    links,
+    trash,
+    unsupported,
+    users,
+)
 from .blocks import BlockStore
 from .call import Call
 from .cluster import Cluster
 from .control import Control
-from .delivery import Answer, drop, send, wait
 from .endpoints import Endpoint
 from .errors import ApiError, PassedThrough, RailsError
 from .faults import Fault, Faults, Subject
-from .journal import KEPT_BODY, Entry, Journal
+from .request_log import KEPT_BODY, LoggedRequest, RequestLog
 from .resources import SYSTEM_USER
+from .responses import Answer, drop, send, wait
 from .tokens import authenticate, check_scopes
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    *about.ENDPOINTS,
-    *advertised.ENDPOINTS,
+    *cluster_info.ENDPOINTS,
+    *unsupported.ENDPOINTS,
     *collections.ENDPOINTS,
     *containers.ENDPOINTS,
     *groups.ENDPOINTS,
@@ -119,17 +131,17 @@ class Api:
     """The handler of the API listener."""
 
     def __init__(
-        self, cluster: Cluster, faults: Faults, journal: Journal, database_thread: Executor, blocks: BlockStore
+        self, cluster: Cluster, faults: Faults, request_log: RequestLog, database_thread: Executor, blocks: BlockStore
     ) -> None:
         self._cluster = cluster
         self._faults = faults
-        self._journal = journal
-        self._control = Control(cluster, faults, journal, blocks)
+        self._request_log = request_log
+        self._control = Control(cluster, faults, request_log, blocks)
         # All work with the database is done in this one thread, so each request has it for itself.
         self._database_thread = database_thread
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        entry = Entry("api", request.method, request.path, time=time.time())
+        entry = LoggedRequest("api", request.method, request.path, time=time.time())
         if len(request.raw_path) > _LONGEST_REQUEST_LINE:
             return await self._refuse(request, entry, Answer(431, b"431 Request Header Fields Too Large", "text/plain"))
         entry.query_size = len(request.raw_path.partition("?")[2])
@@ -142,19 +154,19 @@ class Api:
         if asked.path.startswith(_CONTROL):
             return await send(request, await self._in_thread(asked, self._control.answer))
         entry.method, entry.path, entry.query = asked.method, asked.path, asked.effective_query
-        self._journal.add(entry)
+        self._request_log.add(entry)
         try:
             return await self._handle(request, asked, entry)
         finally:
             entry.seconds = time.time() - entry.time
 
-    async def _refuse(self, request: web.Request, entry: Entry, answer: Answer) -> web.StreamResponse:
+    async def _refuse(self, request: web.Request, entry: LoggedRequest, answer: Answer) -> web.StreamResponse:
         """Answer what cannot even be read."""
         entry.status, entry.response_size = answer.status, len(answer.body)
-        self._journal.add(entry)
+        self._request_log.add(entry)
         return await send(request, answer)
 
-    async def _handle(self, request: web.Request, asked: Call, entry: Entry) -> web.StreamResponse:
+    async def _handle(self, request: web.Request, asked: Call, entry: LoggedRequest) -> web.StreamResponse:
         if self._cluster.settings.latency_ms:
             await asyncio.sleep(self._cluster.settings.latency_ms / 1000)
         query = "&".join(f"{name}={value}" for name, value in entry.query.items())
@@ -184,12 +196,12 @@ class Api:
                 return function(asked)
         except ApiError as error:
             # What was undone may have been counted in already.
-            self._cluster.access.changed()
+            self._cluster.permissions.changed()
             message = error.message(asked.reported_path, asked.request_id)
             return _json({"errors": [message], **error.extra()}, error.status)
         except Exception as error:
             _log.exception("%s %s", asked.method, asked.path)
-            self._cluster.access.changed()
+            self._cluster.permissions.changed()
             return _json({"errors": [f"sandbox defect: {error!r}"]}, 500)
 
     def _answer(self, asked: Call) -> Answer:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .access import Access
 from .database import Database
 from .manifest import Signer
+from .permissions import Permissions
 
 DEFAULT_TTL = 336 * 3600
 DEFAULT_TRASH_LIFETIME = 336 * 3600
@@ -50,7 +50,7 @@ class Cluster:
 
     directory: Path
     database: Database
-    access: Access
+    permissions: Permissions
     signer: Signer
     settings: Settings = field(default_factory=Settings)
     api_port: int = 0
@@ -64,7 +64,7 @@ class Cluster:
         if key is None:
             key = secrets.token_hex(32)
             database.set_fact("blob_signing_key", key)
-        return cls(directory, database, Access(database), Signer(key.encode(), DEFAULT_TTL))
+        return cls(directory, database, Permissions(database), Signer(key.encode(), DEFAULT_TTL))
 
     @property
     def root_url(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from . import manifest, objects, replacing, timestamps, trash
+from . import manifest, objects, replace_files, timestamps, trash
 from .attributes import check_name
 from .call import Call
 from .cluster import Cluster
@@ -66,7 +66,7 @@ def _replace_files(cluster: Cluster, call: Call, old: Row | None, row: Row) -> N
         return signed(found)
 
     _parse(provided)
-    row["manifest_text"] = replacing.replace_files(signed(old), provided, replacements, read)
+    row["manifest_text"] = replace_files.replace_files(signed(old), provided, replacements, read)
 
 
 def _parse(text: str) -> manifest.Contents:
@@ -125,7 +125,7 @@ def _get(cluster: Cluster, call: Call) -> Row:
 
 def readable_by_hash(cluster: Cluster, call: Call, portable_data_hash: str) -> Row | None:
     """Some collection of that content that the caller may see."""
-    condition, values = cluster.access.readable(COLLECTIONS, call.caller)
+    condition, values = cluster.permissions.readable(COLLECTIONS, call.caller)
     rows = cluster.database.rows(
         f"SELECT * FROM collections t WHERE t.portable_data_hash = ? AND {condition} ORDER BY t.created_at LIMIT 1",
         [portable_data_hash, *values],

@@ -13,7 +13,7 @@ from .collections import PORTABLE_DATA_HASH, readable_by_hash
 from .database import Row, decode
 from .endpoints import create_endpoint, delete_endpoint, get_endpoint, list_endpoint, update_endpoint
 from .errors import RailsError
-from .operands import glob
+from .filter_operands import glob
 from .resources import COLLECTIONS, CONTAINER_REQUESTS, CONTAINERS, LINKS, SYSTEM_USER
 
 _IMAGE_FILE = re.compile(r"sha256:[0-9A-Fa-f]{64}\.tar")
@@ -48,7 +48,7 @@ def _image_timestamp(link: Row) -> int:
 
 def _links(cluster: Cluster, call: Call, link_class: str, condition: str, value: str) -> list[Row]:
     """The matching links that the caller may see, oldest first."""
-    readable, values = cluster.access.readable(LINKS, call.caller)
+    readable, values = cluster.permissions.readable(LINKS, call.caller)
     rows = cluster.database.rows(
         f"SELECT * FROM links t WHERE t.link_class = ? AND {condition} AND {readable} ORDER BY t.created_at, t.uuid",
         [link_class, value, *values],
@@ -59,7 +59,7 @@ def _links(cluster: Cluster, call: Call, link_class: str, condition: str, value:
 def _candidates(cluster: Cluster, call: Call, links: list[Row]) -> list[_Candidate]:
     """The links' collections that the caller may see, the preferred one first."""
     found: dict[str, _Candidate] = {}
-    readable, values = cluster.access.readable(COLLECTIONS, call.caller)
+    readable, values = cluster.permissions.readable(COLLECTIONS, call.caller)
     for link in links:
         # Of several links to one collection the oldest decides (measured on Arvados 3.2.1).
         if link["head_uuid"] in found:

@@ -10,10 +10,10 @@ from typing import Any
 from .blocks import BlockStore
 from .call import Call
 from .cluster import Cluster
-from .delivery import Answer
 from .errors import ApiError
 from .faults import Faults
-from .journal import Journal
+from .request_log import RequestLog
+from .responses import Answer
 
 
 def _hash(asked: Call) -> str:
@@ -26,18 +26,18 @@ def _hash(asked: Call) -> str:
 class Control:
     """Answers the requests under /sandbox/."""
 
-    def __init__(self, cluster: Cluster, faults: Faults, journal: Journal, blocks: BlockStore) -> None:
+    def __init__(self, cluster: Cluster, faults: Faults, request_log: RequestLog, blocks: BlockStore) -> None:
         self._cluster = cluster
         self._faults = faults
-        self._journal = journal
+        self._request_log = request_log
         self._routes: dict[tuple[str, str], Callable[[Call], Any]] = {
             ("GET", "/sandbox/faults"): lambda _: faults.described(),
             ("POST", "/sandbox/faults"): lambda asked: {"id": faults.add(asked.body).id},
             ("DELETE", "/sandbox/faults"): lambda _: faults.clear(),
             ("GET", "/sandbox/blocks"): lambda _: blocks.hashes(),
             ("DELETE", "/sandbox/blocks"): lambda asked: blocks.lose(_hash(asked)),
-            ("GET", "/sandbox/requests"): lambda _: journal.described(),
-            ("DELETE", "/sandbox/requests"): lambda _: journal.clear(),
+            ("GET", "/sandbox/requests"): lambda _: request_log.described(),
+            ("DELETE", "/sandbox/requests"): lambda _: request_log.clear(),
             ("GET", "/sandbox/settings"): lambda _: cluster.settings.described(),
             ("POST", "/sandbox/settings"): lambda asked: cluster.change_settings(asked.body),
         }

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .advertised import ADVERTISED
 from .cluster import DEFAULT_TRASH_LIFETIME, Cluster
 from .endpoints import Endpoint
 from .resources import CLUSTER, RESOURCES, Resource
+from .unsupported import ADVERTISED
 
 _DESCRIBED = {**RESOURCES, **{resource.name: resource for resource in ADVERTISED}}
 _SCOPES = ["https://api.arvados.org/auth/arvados"]

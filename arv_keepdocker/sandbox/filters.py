@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from . import timestamps
-from .access import Condition
 from .errors import ApiError, RailsError, argument_error
+from .filter_operands import COMPARISONS, MEMBERSHIPS, PATTERNS, bad_operand, matches, ruby
 from .json_filters import OPERATORS_ON_JSON
-from .operands import COMPARISONS, MEMBERSHIPS, PATTERNS, bad_operand, matches, ruby
+from .permissions import Condition
 from .resources import BY_KIND, LINKS, Attribute, Resource
 
 # Two integer columns compared with each other, as in ["(replication_confirmed < replication_desired)", "=", true].

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from . import filters, lists, objects, trash
-from .access import MANAGE, Condition
 from .attributes import check_name
 from .call import Call
 from .cluster import Cluster
@@ -21,6 +20,7 @@ from .endpoints import (
     update_endpoint,
 )
 from .errors import RailsError, path_not_found
+from .permissions import MANAGE, Condition
 from .resources import (
     BY_KIND,
     COLLECTIONS,
@@ -74,7 +74,7 @@ def _check_freezing(cluster: Cluster, call: Call, old: Row | None, row: Row) -> 
         raise RailsError(422, "Frozen by uuid can only be changed by an admin user, once set")
     if row["frozen_by_uuid"] not in (None, call.caller.uuid):
         raise RailsError(422, "Frozen by uuid can only be set to the current user's UUID")
-    if old and cluster.access.level(call.caller, GROUPS, old) < MANAGE:
+    if old and cluster.permissions.level(call.caller, GROUPS, old) < MANAGE:
         raise RailsError(403, "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>")
     if row["frozen_by_uuid"]:
         _check_for_containers(cluster, row["uuid"])
@@ -128,7 +128,7 @@ def _frozen_below(cluster: Cluster, project: str) -> list[str]:
 
 
 def _delete(cluster: Cluster, call: Call) -> Row:
-    row = cluster.access.find(GROUPS, call.caller, call.uuid, include_trash=True)
+    row = cluster.permissions.find(GROUPS, call.caller, call.uuid, include_trash=True)
     if row["group_class"] != "role":
         return _trash(cluster, call)
     deleted = objects.delete(cluster, call, GROUPS)
@@ -150,7 +150,7 @@ def _contents(cluster: Cluster, call: Call) -> Row:
         resource = resource_of(project)
         if resource is None:
             raise path_not_found()
-        cluster.access.find(resource, call.caller, project, call.flag("include_trash"))
+        cluster.permissions.find(resource, call.caller, project, call.flag("include_trash"))
     within = _within(call, project) if project else None
     wanted = filters.check_structure(call.decoded("filters"))
     limit, offset = lists.limit_of(call), lists.offset_of(call)
@@ -196,7 +196,7 @@ def _filters_for(resource: Resource, wanted: list[list[Any]]) -> list[list[Any]]
 
 def _shared(cluster: Cluster, call: Call) -> Row:
     """Projects that the caller may see, but that are in nothing else that the caller may see."""
-    cluster.access.refresh()
+    cluster.permissions.refresh()
     visible = "SELECT target FROM grants WHERE user = ? AND traverse"
     outside = f"t.group_class != 'role' AND t.owner_uuid NOT IN ({visible})"
     return lists.list_objects(cluster, call, GROUPS, (outside, [call.caller.uuid]))

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from .access import Condition
 from .errors import argument_error
-from .operands import COMPARISONS, MEMBERSHIPS, PATTERNS, bad_operand, matches
+from .filter_operands import COMPARISONS, MEMBERSHIPS, PATTERNS, bad_operand, matches
+from .permissions import Condition
 from .resources import Attribute
 
 

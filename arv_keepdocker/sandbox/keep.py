@@ -16,9 +16,9 @@ from aiohttp import web
 from .blocks import MAXIMUM_SIZE, BlockStore, Discarded, Incoming
 from .call import new_request_id
 from .cluster import Cluster
-from .delivery import Answer, drop, send, wait
 from .faults import Fault, Faults, Subject
-from .journal import Entry, Journal
+from .request_log import LoggedRequest, RequestLog
+from .responses import Answer, drop, send, wait
 
 _PUT_PATH = re.compile(r"/([0-9a-f]{32})(\+.*)?")
 _GET_PATH = re.compile(r"/(([0-9a-f]{32})(?:\+(\d+))?(?:\+[A-Z][A-Za-z0-9@_-]*)*)")
@@ -72,7 +72,7 @@ class KeepService:
         cluster: Cluster,
         blocks: BlockStore,
         faults: Faults,
-        journal: Journal,
+        request_log: RequestLog,
         threads: Executor,
         instance: int,
         replicas: int,
@@ -80,14 +80,14 @@ class KeepService:
         self._cluster = cluster
         self._blocks = blocks
         self._faults = faults
-        self._journal = journal
+        self._request_log = request_log
         self._threads = threads
         self._instance = instance
         self._replicas = replicas
         self._bandwidth = _Bandwidth(cluster)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        entry = Entry(
+        entry = LoggedRequest(
             service="keep",
             method=request.method,
             path=request.path,
@@ -96,13 +96,13 @@ class KeepService:
             time=time.time(),
             request_size=request.content_length or 0,
         )
-        self._journal.add(entry)
+        self._request_log.add(entry)
         try:
             return await self._handle(request, entry)
         finally:
             entry.seconds = time.time() - entry.time
 
-    async def _handle(self, request: web.Request, entry: Entry) -> web.StreamResponse:
+    async def _handle(self, request: web.Request, entry: LoggedRequest) -> web.StreamResponse:
         await self._bandwidth.until_resumed()
         if self._cluster.settings.latency_ms:
             await asyncio.sleep(self._cluster.settings.latency_ms / 1000)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from . import objects
-from .access import LEVELS, MANAGE
 from .call import Call
 from .cluster import Cluster
 from .database import Row
 from .endpoints import create_endpoint, delete_endpoint, get_endpoint, list_endpoint, update_endpoint
 from .errors import RailsError
+from .permissions import LEVELS, MANAGE
 from .rendering import render
 from .resources import GROUPS, LINKS, SYSTEM_USER, USERS, UUID, resource_of
 
@@ -18,7 +18,7 @@ def _check_end(cluster: Cluster, call: Call, end: str, row: Row, old: Row | None
     uuid = row.get(end)
     if not uuid or not UUID.fullmatch(uuid) or (old is not None and old[end] == uuid):
         return
-    if not cluster.access.can_read(call.caller, uuid):
+    if not cluster.permissions.can_read(call.caller, uuid):
         raise RailsError(422, f"{end.capitalize().replace('_', ' ')} '{uuid}' not found")
 
 
@@ -30,8 +30,8 @@ def _check_permission(cluster: Cluster, call: Call, row: Row) -> None:
         raise RailsError(422, "Permission link needs a user or group as tail and an object as head")
     if row.get("name") not in {*LEVELS, "can_login"}:
         raise RailsError(422, f"Permission name '{row.get('name')}' is not valid")
-    found = cluster.access.find(head, call.caller, row["head_uuid"])
-    if cluster.access.level(call.caller, head, found) < MANAGE:
+    found = cluster.permissions.find(head, call.caller, row["head_uuid"])
+    if cluster.permissions.level(call.caller, head, found) < MANAGE:
         raise RailsError(403, "#<ArvadosModel::PermissionDeniedError: ArvadosModel::PermissionDeniedError>")
     row["owner_uuid"] = SYSTEM_USER
 
@@ -54,7 +54,7 @@ def _manages_head(cluster: Cluster, call: Call, link: Row) -> bool:
     if link["link_class"] != "permission" or head is None:
         return False
     found = cluster.database.get(head, link["head_uuid"])
-    return found is not None and cluster.access.level(call.caller, head, found) >= MANAGE
+    return found is not None and cluster.permissions.level(call.caller, head, found) >= MANAGE
 
 
 def _update(cluster: Cluster, call: Call) -> Row:
@@ -62,7 +62,7 @@ def _update(cluster: Cluster, call: Call) -> Row:
 
 
 def _delete(cluster: Cluster, call: Call) -> Row:
-    row = cluster.access.find(LINKS, call.caller, call.uuid)
+    row = cluster.permissions.find(LINKS, call.caller, call.uuid)
     if _manages_head(cluster, call, row):
         cluster.database.delete(LINKS, row["uuid"])
         return render(cluster, call, LINKS, row)

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import federation, filters
-from .access import Condition
 from .call import Call
 from .cluster import Cluster
 from .database import Row, decode
 from .errors import ApiError, argument_error
+from .permissions import Condition
 from .rendering import COMPUTED_FROM, render, selection
 from .resources import COLLECTIONS, GROUPS, Resource
 
@@ -88,7 +88,7 @@ def _conditions(
     """What the listed objects have in common: the filters, that the caller may see them, and an extra condition."""
     conditions = [
         filters.compile_filters(resource, [*_where(call), *wanted]),
-        cluster.access.readable(resource, call.caller, call.flag("include_trash")),
+        cluster.permissions.readable(resource, call.caller, call.flag("include_trash")),
         extra,
     ]
     if resource is COLLECTIONS and not call.flag("include_old_versions"):

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 
 from . import timestamps, vocabulary
-from .access import require_active
 from .attributes import read_attributes
 from .call import Call
 from .cluster import Cluster
 from .database import Row
 from .errors import RailsError
+from .permissions import require_active
 from .rendering import render, selection
 from .resources import CLUSTER, UUID, Resource
 
@@ -59,7 +59,7 @@ def create(
     given = read_attributes(call, resource)
     vocabulary.check(cluster.settings.vocabulary, given.get("properties"))
     uuid = _new_uuid(call, resource, given)
-    owner = cluster.access.new_owner(caller, given.get("owner_uuid"))
+    owner = cluster.permissions.new_owner(caller, given.get("owner_uuid"))
     now = time.time_ns()
     row: Row = {
         **dict.fromkeys(resource.columns),
@@ -79,7 +79,7 @@ def create(
 
 
 def get(cluster: Cluster, call: Call, resource: Resource) -> Row:
-    row = cluster.access.find(resource, call.caller, call.uuid, call.flag("include_trash"))
+    row = cluster.permissions.find(resource, call.caller, call.uuid, call.flag("include_trash"))
     return render(cluster, call, resource, row, selection(resource, call))
 
 
@@ -88,11 +88,11 @@ def update(cluster: Cluster, call: Call, resource: Resource, validate: Validate)
     given = read_attributes(call, resource)
     vocabulary.check(cluster.settings.vocabulary, given.get("properties"))
     unfreeze = "frozen_by_uuid" in given and not given["frozen_by_uuid"]
-    old = cluster.access.find_writable(resource, call.caller, call.uuid, call.flag("include_trash"), unfreeze)
+    old = cluster.permissions.find_writable(resource, call.caller, call.uuid, call.flag("include_trash"), unfreeze)
     if given.get("uuid", old["uuid"]) != old["uuid"]:
         raise RailsError(422, "Uuid assignment not permitted")
     if given.get("owner_uuid", old["owner_uuid"]) != old["owner_uuid"]:
-        given["owner_uuid"] = cluster.access.new_owner(call.caller, given["owner_uuid"])
+        given["owner_uuid"] = cluster.permissions.new_owner(call.caller, given["owner_uuid"])
     row = {**old, **given, "modified_at": timestamps.now(), "modified_by_user_uuid": call.caller.uuid}
     validate(cluster, call, old, row)
     return save(cluster, call, resource, old, row, ensure_unique_name=False)
@@ -116,7 +116,7 @@ def save(
 
 def delete(cluster: Cluster, call: Call, resource: Resource) -> Row:
     """Delete an object for good and render what it was."""
-    row = cluster.access.find_writable(resource, call.caller, call.uuid)
+    row = cluster.permissions.find_writable(resource, call.caller, call.uuid)
     cluster.database.delete(resource, row["uuid"])
     return render(cluster, call, resource, row)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import timestamps
-from .access import MANAGE
 from .call import Call
 from .cluster import Cluster
 from .database import Row
 from .errors import argument_error
+from .permissions import MANAGE
 from .resources import COLLECTIONS, GROUPS, LINKS, USERS, Attribute, Resource, kind_of
 
 _ZERO: Mapping[str, Any] = {"integer": 0, "boolean": False}
@@ -26,11 +26,11 @@ def _signed_manifest(cluster: Cluster, call: Call, row: Row) -> str:
 
 
 def _can_write(cluster: Cluster, call: Call, row: Row) -> bool:
-    return cluster.access.may_write(call.caller, GROUPS, row)
+    return cluster.permissions.may_write(call.caller, GROUPS, row)
 
 
 def _can_manage(cluster: Cluster, call: Call, row: Row) -> bool:
-    return cluster.access.level(call.caller, GROUPS, row) >= MANAGE
+    return cluster.permissions.level(call.caller, GROUPS, row) >= MANAGE
 
 
 def _is_invited(cluster: Cluster, call: Call, row: Row) -> bool:

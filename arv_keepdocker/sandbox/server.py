@@ -19,15 +19,15 @@ from pathlib import Path
 
 from aiohttp import web
 
-from . import about, ports, seed, trash, users
+from . import cluster_info, ports, seed, trash, users
 from .api import Api
 from .blocks import BlockStore
 from .certificate import tls_context
 from .cluster import Cluster
-from .delivery import drop_content_type
 from .faults import Faults
-from .journal import Journal
 from .keep import KeepService
+from .request_log import RequestLog
+from .responses import drop_content_type
 
 _SWEEP_INTERVAL = 60
 _MAXIMUM_REQUEST = 134217728
@@ -125,7 +125,7 @@ def _prepare(cluster: Cluster, options: Options) -> str:
             users.populate(database)
             database.set_fact("populated", "1")
         users.populate_groups(database)
-        about.describe_keep_services(cluster)
+        cluster_info.describe_keep_services(cluster)
         tokens = users.initial_tokens(database)
         if options.seed_owner not in tokens:
             raise StartError(f"--seed-owner {options.seed_owner}: no such user")
@@ -162,14 +162,14 @@ async def serve(options: Options) -> None:
         keep_threads = stack.enter_context(ThreadPoolExecutor(4, "keep"))
         announcement = _prepare(cluster, options)
 
-        faults, journal = Faults(), Journal()
+        faults, request_log = Faults(), RequestLog()
         blocks = BlockStore(options.directory / "keep", options.discard_blocks)
-        api = Api(cluster, faults, journal, database_thread, blocks)
+        api = Api(cluster, faults, request_log, database_thread, blocks)
         # One service alone keeps two copies; of several, each keeps one.
         replicas = 2 if options.keep_services == 1 else 1
         await _listen(stack, api.handle, listeners[0], tls_context(options.directory / "certificate.pem"))
         for number, listener in enumerate(listeners[1:]):
-            service = KeepService(cluster, blocks, faults, journal, keep_threads, number, replicas)
+            service = KeepService(cluster, blocks, faults, request_log, keep_threads, number, replicas)
             await _listen(stack, service.handle, listener, None)
         sweeping = asyncio.create_task(_sweep(cluster, database_thread))
         stack.callback(sweeping.cancel)

@@ -28,7 +28,7 @@ def settle(row: Row) -> None:
 
 def trash(cluster: Cluster, call: Call, resource: Resource) -> Row:
     """Put an object into the trash; one that is there stays there."""
-    old = cluster.access.find_writable(resource, call.caller, call.uuid, include_trash=True)
+    old = cluster.permissions.find_writable(resource, call.caller, call.uuid, include_trash=True)
     row = dict(old)
     if old["is_trashed"]:
         answer = objects.save(cluster, call, resource, old, row)
@@ -41,7 +41,7 @@ def trash(cluster: Cluster, call: Call, resource: Resource) -> Row:
 
 def untrash(cluster: Cluster, call: Call, resource: Resource) -> Row:
     """Take an object out of the trash, under another name if its own is taken and the request allows it."""
-    old = cluster.access.find_writable(resource, call.caller, call.uuid, include_trash=True)
+    old = cluster.permissions.find_writable(resource, call.caller, call.uuid, include_trash=True)
     if old["trash_at"] is None:
         raise RailsError(422, "#<ArvadosModel::InvalidStateTransitionError: Item is not trashed, cannot untrash>")
     row = {**old, "trash_at": None, "delete_at": None, "is_trashed": False, "modified_at": timestamps.now()}

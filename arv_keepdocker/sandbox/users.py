@@ -161,7 +161,7 @@ def _get(cluster: Cluster, call: Call) -> Row:
     user = objects.get(cluster, call, USERS)
     if call.caller.is_admin or call.uuid == call.caller.uuid:
         return user
-    if not cluster.access.find(USERS, call.caller, call.uuid)["is_active"]:
+    if not cluster.permissions.find(USERS, call.caller, call.uuid)["is_active"]:
         raise path_not_found()
     return _as_others_see(user)
 

@@ -68,7 +68,7 @@ class _Edge:
     needs_manage: bool
 
 
-class Access:
+class Permissions:
     """The permission graph of one database."""
 
     def __init__(self, database: Database) -> None:

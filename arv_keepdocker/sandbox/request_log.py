@@ -12,7 +12,7 @@ KEPT_BODY = 4096
 
 
 @dataclass
-class Entry:
+class LoggedRequest:
     """One request and how it ended; status 0 means that no answer was given."""
 
     service: str
@@ -35,13 +35,13 @@ class Entry:
     seconds: float = 0
 
 
-class Journal:
+class RequestLog:
     """The last requests."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque(maxlen=_CAPACITY)
+        self._entries: deque[LoggedRequest] = deque(maxlen=_CAPACITY)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: LoggedRequest) -> None:
         self._entries.append(entry)
 
     def clear(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .access import Condition
 from .errors import RailsError, argument_error
+from .permissions import Condition
 
 COMPARISONS = frozenset(["=", "!=", "<", "<=", ">", ">="])
 MEMBERSHIPS = frozenset(["in", "not in"])
