@@ -64,7 +64,7 @@ class ArvadosClient:
     @property
     def uuid_prefix(self) -> str:
         """The five characters that begin the UUIDs of this cluster's objects."""
-        return str(self._described("uuidPrefix", lambda value: re.fullmatch("[0-9a-z]{5}", str(value))))
+        return str(self._from_discovery_document("uuidPrefix", lambda value: re.fullmatch("[0-9a-z]{5}", str(value))))
 
     def own_collections(self, uuids: Iterable[str]) -> list[str]:
         """Those that are UUIDs of the cluster's collections.
@@ -77,7 +77,11 @@ class ArvadosClient:
     @property
     def replication(self) -> int:
         """How many copies of a block the cluster wants by default."""
-        return int(self._described("defaultCollectionReplication", lambda value: type(value) is int and value > 0))
+        return int(
+            self._from_discovery_document(
+                "defaultCollectionReplication", lambda value: type(value) is int and value > 0
+            )
+        )
 
     @property
     def signature_seconds(self) -> int | None:
@@ -111,7 +115,7 @@ class ArvadosClient:
             return error.http_status != 403
         return True
 
-    def _described(self, what: str, is_right: Callable[[Any], object]) -> Any:
+    def _from_discovery_document(self, what: str, is_right: Callable[[Any], object]) -> Any:
         if what not in self.api._rootDesc:
             raise ArvadosError(f"Arvados' description of its API does not have its {what}")
         value = self.api._rootDesc[what]

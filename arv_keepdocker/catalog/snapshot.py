@@ -60,7 +60,7 @@ class Snapshot(ArvadosClient):
         return known if known is not None else super().get(resource, uuid, **parameters)
 
     def list_all(self, resource: str, filters: Sequence[Sequence[object]], *more: Any) -> Iterator[Record]:
-        known = self._known(resource, filters)
+        known = self._known_records(resource, filters)
         if known is None or any(str(operator) not in _MEETS for _, operator, _ in filters):
             return super().list_all(resource, filters, *more)
         return (record for record in known if all(_meets(record, each) for each in filters))
@@ -68,11 +68,11 @@ class Snapshot(ArvadosClient):
     def list_in(
         self, resource: str, field: str, values: Sequence[str], filters: Sequence[Sequence[object]], *more: Any
     ) -> Iterator[Record]:
-        if values and self._known(resource, [[field, "in", values]]) is not None:
+        if values and self._known_records(resource, [[field, "in", values]]) is not None:
             return self.list_all(resource, [*filters, [field, "in", values]], *more)
         return super().list_in(resource, field, values, filters, *more)
 
-    def _known(self, resource: str, filters: Sequence[Sequence[Any]]) -> Iterable[Record] | None:
+    def _known_records(self, resource: str, filters: Sequence[Sequence[Any]]) -> Iterable[Record] | None:
         """Records among which all are that pass the filters; None if not all of these are known."""
         for field, operator, operand in filters:
             values = {"=": [operand], "in": operand}.get(operator, [])

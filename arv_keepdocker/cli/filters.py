@@ -49,10 +49,10 @@ class Filters:
         if self.dangling is not None:
             conditions.append(lambda image: (image.name is None) == self.dangling)
         if self.before:
-            earliest = min(_the_one(find, name).created for name in self.before)
+            earliest = min(_preferred(find, name).created for name in self.before)
             conditions.append(lambda image: image.created < earliest)
         if self.since:
-            latest = max(_the_one(find, name).created for name in self.since)
+            latest = max(_preferred(find, name).created for name in self.since)
             conditions.append(lambda image: image.created > latest)
         return conditions
 
@@ -67,7 +67,7 @@ def _truth(values: Sequence[str]) -> bool | None:
     return words[values[0]] if values else None
 
 
-def _the_one(find: Find, name: str) -> StoredImage:
+def _preferred(find: Find, name: str) -> StoredImage:
     found = find(name)
     if not found:
         raise ImageNotFoundError(f"Arvados has no image {name} that you may read, to compare others with")

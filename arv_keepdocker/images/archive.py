@@ -35,7 +35,7 @@ def read_image(stream: Readable, sink: LayerSink, wanted: Selection, file: str =
 
 def select_image(members: Members, sink: LayerSink, wanted: Selection) -> Image:
     """The image that is wanted of an archive that has been read. Raises ArchiveError as `read_image` does."""
-    return _whole(members, sink, _Choice(members).one(wanted))
+    return _checked_image(members, sink, _Choice(members).one(wanted))
 
 
 class _Choice:
@@ -59,7 +59,7 @@ class _Choice:
                 else found
             )
         if len(found) > 1 and wanted.name is not None:
-            found = _called(found, wanted.name) or found
+            found = _with_name(found, wanted.name) or found
         of_platform = self._for(found, wanted.platform) if wanted.platform is not None else self._usual(found)
         if len(of_platform) == 1:
             return of_platform[0]
@@ -90,7 +90,7 @@ class _Choice:
                 f"the archive holds {name} for {len(found)} platforms: {platforms}", "Choose one with --platform."
             )
         more = ", ..." if len(found) > _SHOWN else ""
-        shown = ", ".join(map(_shown, found[:_SHOWN]))
+        shown = ", ".join(map(_entry_text, found[:_SHOWN]))
         return ArchiveError(f"the archive holds {len(found)} images: {shown}{more}", "Name one of them as IMAGE.")
 
     def _read_platform(self, config: str) -> Platform:
@@ -98,7 +98,7 @@ class _Choice:
         return configuration.platform(configuration.parse(data))
 
 
-def _called(found: Sequence[ArchiveEntry], name: str) -> list[ArchiveEntry]:
+def _with_name(found: Sequence[ArchiveEntry], name: str) -> list[ArchiveEntry]:
     """The entries of that name; where there are none, those that only have a tag, if it is this one."""
     called = [entry for entry in found if familiar(name) in map(familiar, entry.names)]
     tag = name.rpartition(":")[2]
@@ -109,11 +109,11 @@ def _are_one_image(found: Sequence[ArchiveEntry]) -> bool:
     return len({(entry.names, entry.tags) for entry in found}) == 1
 
 
-def _shown(entry: ArchiveEntry) -> str:
+def _entry_text(entry: ArchiveEntry) -> str:
     return " ".join([*entry.names, *entry.tags][:_SHOWN]) or quoted(entry.config)
 
 
-def _whole(members: Members, sink: LayerSink, entry: ArchiveEntry) -> Image:
+def _checked_image(members: Members, sink: LayerSink, entry: ArchiveEntry) -> Image:
     data = archive_entries.document(members, entry.config, WHAT)
     image = Image(data, (), USUAL)
     named = _NAMED_BY_DIGEST.fullmatch(entry.config)
@@ -180,7 +180,7 @@ def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
         if there is not None:
             return there
         file = file.later(sink)
-    layer = file.layer if file.layer is not None else _fed(file, name, sink)
+    layer = file.layer if file.layer is not None else _feed(file, name, sink)
     if file.kept is not None:
         return replace(layer, diff_id=diff_id, digest=layer.diff_id, compression=file.kept)
     if layer.diff_id != diff_id:
@@ -198,7 +198,7 @@ def _missing(members: Members, name: str) -> ArchiveError:
     return IncompleteArchiveError(problem)
 
 
-def _fed(file: File, name: str, sink: LayerSink) -> Layer:
+def _feed(file: File, name: str, sink: LayerSink) -> Layer:
     """A layer that was kept for a document; one without a byte is an empty tar to Go."""
     if file.document is None or not (begins_a_tar(file.document) or file.size == 0):
         raise ArchiveError(f"layer {quoted(name)} of the archive cannot be read: {file.problem or 'it is no tar'}")

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from ..errors import ArchiveError, IncompleteArchiveError, quoted
 from . import archive_names, json
 from .json import Object
+from .media_types import CONFIG_TYPES, INDEX_TYPES, LAYER_PREFIXES, MANIFEST_TYPES, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 from .members import Members
 
 MANIFEST = "manifest.json"
@@ -25,18 +26,6 @@ _IMAGES_LIMIT = 1000
 _FULL_NAME, _REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
 """BuildKit's annotation of what it keeps beside the images of an index."""
-_IMAGE_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-_CONFIG_TYPES = (
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-    "application/octet-stream",
-)
-_LAYER_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,7 @@ class _Index:
             elif self._members.find(_path(digest)) is None:
                 self.missing.append(digest)
             else:
-                found.append(_named(digest, each.get("annotations")))
+                found.append(_reference_in_index(digest, each.get("annotations")))
         return found
 
 
@@ -210,7 +199,7 @@ def is_image_descriptor(descriptor: Object) -> bool:
         return False
     if isinstance(platform, Object) and platform.get("os") == "unknown":
         return False
-    return (descriptor.get("mediaType") or _IMAGE_TYPES[0]) in _IMAGE_TYPES
+    return (descriptor.get("mediaType") or OCI_MANIFEST) in (*MANIFEST_TYPES, *INDEX_TYPES)
 
 
 def is_image_manifest(manifest: Object) -> bool:
@@ -218,13 +207,13 @@ def is_image_manifest(manifest: Object) -> bool:
     config, layers = manifest.get("config"), manifest.get("layers") or []
     if manifest.get("artifactType") or not isinstance(config, Object):
         return False
-    if (config.get("mediaType") or _CONFIG_TYPES[0]) not in _CONFIG_TYPES:
+    if (config.get("mediaType") or OCI_CONFIG) not in CONFIG_TYPES:
         return False
-    types = [each.get("mediaType") or _LAYER_TYPES[0] for each in layers if isinstance(each, Object)]
-    return not types or any(isinstance(kind, str) and kind.startswith(_LAYER_TYPES) for kind in types)
+    types = [each.get("mediaType") or OCI_LAYER for each in layers if isinstance(each, Object)]
+    return not types or any(isinstance(kind, str) and kind.startswith(LAYER_PREFIXES) for kind in types)
 
 
-def _named(digest: str, annotations: Any) -> _Named:
+def _reference_in_index(digest: str, annotations: Any) -> _Named:
     """With the full name that containerd gives, or what others write into the annotation that is meant for a tag."""
     if not isinstance(annotations, Object):
         return _Named(digest, None, None)

@@ -29,6 +29,7 @@ from typing import Any
 from ..errors import ArchiveError
 from .image import UNIVERSAL_OF, Image
 from .layers import Layer, sha256
+from .media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
 FORM = 1
 BLOCK_SIZE = 64 << 20
@@ -43,10 +44,6 @@ HEADER = 512
 """Bytes of a member's header; its bytes are padded to a multiple of as many."""
 _EMBEDDED_LIMIT = 1 << 20
 """Bytes of a configuration that the universal document still carries."""
-_INDEX = "application/vnd.oci.image.index.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar"
 _OF_MANIFESTS = {"schemaversion", "mediatype", "artifacttype", "config", "layers", "subject", "annotations"}
 """The members that a manifest has (OCI image specification), in lower case: Go reads them in any."""
 _OF_DESCRIPTORS = {"mediatype", "digest", "size", "urls", "annotations", "data", "platform", "artifacttype"}
@@ -153,7 +150,7 @@ def _parsed(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
     config, document = next(members)[1], next(members)[1]
     manifest = json.loads(document)
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
-    layers = [_described(*pair) for pair in zip(manifest["layers"], diff_ids, strict=True)]
+    layers = [_layer_of(*pair) for pair in zip(manifest["layers"], diff_ids, strict=True)]
     found = _arranged(config, layers, universal="rootfs" in manifest)
     sizes = [size for segment in found.segments for size in segment.blocks]
     return found if found.end == end and [*sizes, len(end)] == list(blocks) else None
@@ -162,7 +159,7 @@ def _parsed(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
 def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrangement:
     document = _universal(config, layers) if universal else _manifest(config, layers)
     image_id = sha256(document if universal else config)
-    index = {"schemaVersion": 2, "mediaType": _INDEX, "manifests": [_descriptor(_MANIFEST, document)]}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(OCI_MANIFEST, document)]}
     listing = {
         "Config": _path(image_id),
         "RepoTags": None,
@@ -197,8 +194,8 @@ def _manifest(config: bytes, layers: Iterable[Layer]) -> bytes:
     return _json(
         {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
-            "config": _descriptor(_CONFIG, config),
+            "mediaType": OCI_MANIFEST,
+            "config": _descriptor(OCI_CONFIG, config),
             "layers": list(map(_layer_descriptor, layers)),
         }
     )
@@ -210,9 +207,9 @@ def _universal(config: bytes, layers: Iterable[Layer]) -> bytes:
     return _json(
         {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
+            "mediaType": OCI_MANIFEST,
             **document,
-            "config": {**document["config"], **_descriptor(_CONFIG, config)},
+            "config": {**document["config"], **_descriptor(OCI_CONFIG, config)},
             "layers": list(map(_layer_descriptor, layers)),
             **({"annotations": annotations} if len(config) <= _EMBEDDED_LIMIT else {}),
         }
@@ -256,12 +253,12 @@ def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
 
 def _layer_descriptor(layer: Layer) -> dict[str, Any]:
     compression = f"+{layer.compression}" if layer.compression is not None else ""
-    return {"mediaType": _LAYER + compression, "digest": layer.stored_digest, "size": layer.size}
+    return {"mediaType": OCI_LAYER + compression, "digest": layer.stored_digest, "size": layer.size}
 
 
-def _described(descriptor: Mapping[str, Any], diff_id: str) -> Layer:
+def _layer_of(descriptor: Mapping[str, Any], diff_id: str) -> Layer:
     """The layer that has this descriptor."""
-    compression = descriptor["mediaType"].removeprefix(_LAYER).removeprefix("+") or None
+    compression = descriptor["mediaType"].removeprefix(OCI_LAYER).removeprefix("+") or None
     digest = descriptor["digest"]
     return Layer(diff_id, int(descriptor["size"]), digest if digest != diff_id else "", compression)
 

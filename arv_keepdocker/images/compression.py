@@ -157,7 +157,7 @@ class Unpacker:
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         while True:
             if self._decoder is None:
-                data = self._begun(data)
+                data = self._begin_stream(data)
                 if self._decoder is None:
                     return
             unpacked = self._decompressed(self._decoder, data)
@@ -171,7 +171,7 @@ class Unpacker:
             elif self._decoder.needs_input:
                 return
 
-    def _begun(self, data: bytes) -> bytes:
+    def _begin_stream(self, data: bytes) -> bytes:
         """Begin with the next stream, if there is one; the bytes that it begins with."""
         data = self._between + data
         if self._compression == "xz" and self._streams:

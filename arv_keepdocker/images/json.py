@@ -45,11 +45,11 @@ class Object:
             self._folded = {}
             for other, value in self._pairs:
                 self._folded.setdefault(_fold(other), []).append(value)
-        return _one(key, self._folded.get(_fold(key), []))
+        return _single_value(key, self._folded.get(_fold(key), []))
 
     def entry(self, key: str) -> Any:
         """The value of a map's key (a label, an annotation), whose case matters; otherwise as `get`."""
-        return _one(key, [value for other, value in self._pairs if other == key])
+        return _single_value(key, [value for other, value in self._pairs if other == key])
 
 
 def parse(data: bytes, what: str) -> Any:
@@ -91,7 +91,7 @@ def _check_weight(data: bytes, what: str) -> None:
         raise ArchiveError(f"{what} is not JSON of an image: it has more than {_VALUES_LIMIT} values")
 
 
-def _one(key: str, values: list[Any]) -> Any:
+def _single_value(key: str, values: list[Any]) -> Any:
     if len(values) > 1:
         raise ArchiveError(f"a JSON object has the key {quoted(key)} twice, of which readers take one or the other")
     return values[0] if values else None

@@ -72,9 +72,9 @@ class Members:
         if blob is not None and file.sha256 != blob[1]:
             self.problem(f"member {quoted(name)} of the archive is damaged: its digest is sha256:{file.sha256}")
         if name in self.files:
-            self._same(self.files[name].sha256 == file.sha256, name)
+            self._check_same(self.files[name].sha256 == file.sha256, name)
             return
-        self._same(name not in self._links and name not in self._directories, name)
+        self._check_same(name not in self._links and name not in self._directories, name)
         self.files[name] = file
         self._documents_size += len(file.document or b"")
         if self._documents_size > _DOCUMENTS_LIMIT:
@@ -83,12 +83,12 @@ class Members:
     def add(self, member: Member) -> None:
         """Add a directory or a link. Raises ArchiveError if that makes too much to remember."""
         name = self._checked(member.name)
-        self._same(name not in self.files, name)
+        self._check_same(name not in self.files, name)
         if member.kind is Kind.DIRECTORY:
-            self._same(name not in self._links, name)
+            self._check_same(name not in self._links, name)
             self._directories.add(name)
             return
-        self._same(name not in self._directories, name)
+        self._check_same(name not in self._directories, name)
         symbolic = member.kind is Kind.SYMBOLIC_LINK
         if symbolic:
             target = posixpath.normpath(member.target)
@@ -100,7 +100,7 @@ class Members:
             self._points_outside(member.name)
         self._count(target)
         link = _Link(symbolic, target, member.target.startswith("/"))
-        self._same(self._links.setdefault(name, link) == link, name)
+        self._check_same(self._links.setdefault(name, link) == link, name)
 
     def find(self, name: str) -> File | None:
         """The file that `name` stands for, through links as an engine follows them; None if there is none."""
@@ -124,7 +124,7 @@ class Members:
         names = sorted([*self.files, *self._links, *self._directories], key=_in_order)
         for above, below in pairwise(names):
             if above not in self._directories and below.startswith(above + "/"):
-                self._same(False, above)
+                self._check_same(False, above)
         self._check_absolute_links(names)
         if self._problem is not None:
             raise ArchiveError(self._problem)
@@ -196,7 +196,7 @@ class Members:
         if self._names_size > _NAMES_LIMIT:
             raise self.not_an_image() or ArchiveError(f"the archive has more than {_NAMES_LIMIT >> 20} MiB of names")
 
-    def _same(self, same: bool, name: str) -> None:
+    def _check_same(self, same: bool, name: str) -> None:
         if not same:
             self.problem(f"the archive has two different members {quoted(name)}")
 

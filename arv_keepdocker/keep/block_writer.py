@@ -42,7 +42,7 @@ class BlockWriter:
     def finish(self) -> Layer:
         layer = Layer(f"sha256:{self._digest.hexdigest()}", self._size)
         self._append(bytes(padding(self._size)))
-        first = self._first or self._begun()
+        first = self._first or self._new_first_block()
         self._first = None
         rest, self._current = self._current, None
         self._finished(layer, first, self._later, rest)
@@ -70,7 +70,7 @@ class BlockWriter:
     def _buffer(self) -> io.BytesIO:
         """The block that takes the next bytes."""
         if self._first is None:
-            self._first = self._begun()
+            self._first = self._new_first_block()
         if self._first.tell() < BLOCK_SIZE:
             return self._first
         if self._current is None:
@@ -78,7 +78,7 @@ class BlockWriter:
             self._current = io.BytesIO()  # which gives its bytes away without copying them
         return self._current
 
-    def _begun(self) -> io.BytesIO:
+    def _new_first_block(self) -> io.BytesIO:
         self._sender.take_slot()
         buffer = io.BytesIO()
         buffer.write(bytes(HEADER))  # which tells the digest, in the end

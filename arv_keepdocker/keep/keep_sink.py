@@ -189,7 +189,7 @@ class KeepSink:
         if locators is None:
             return list(self._packed(segment))
         self._sender.count_reused(segment.size)
-        return list(map(_there, locators))
+        return list(map(_already_stored, locators))
 
     def _skipped(self, segment: Segment) -> int:
         return sum(layer.size for layer in segment.layers if layer.stored_digest in self._held)
@@ -234,7 +234,7 @@ class KeepSink:
         return self._known.notes if self._known is not None else Notes()
 
 
-def _there(locator: str) -> "Future[StoredBlock]":
+def _already_stored(locator: str) -> "Future[StoredBlock]":
     stored: Future[StoredBlock] = Future()
     stored.set_result(StoredBlock(locator, reused=True))
     return stored

@@ -41,8 +41,8 @@ def _find_in_engine(reference: Reference, request: Request, project: str, tools:
     if request.pull:
         reference = _to_be_pulled(reference, tools)
         if reference.name is not None:
-            image = _pulled(reference.name, request, tools)
-            return _found(image, reference.name, request, project, tools)
+            image = _pull(reference.name, request, tools)
+            return _found_image(image, reference.name, request, project, tools)
     try:
         found = tools.engine.find_image(str(reference), request.platform)
         problem: KeepdockerError = _not_in_engine(reference, tools)
@@ -54,11 +54,11 @@ def _find_in_engine(reference: Reference, request: Request, project: str, tools:
             raise
         found, problem = None, error
     if found is not None:
-        return _found(found, _resolved(reference, found).name, request, project, tools)
+        return _found_image(found, _resolved(reference, found).name, request, project, tools)
     return _find_in_arvados(reference, request, project, tools, problem)
 
 
-def _found(image: EngineImage, name: str | None, request: Request, project: str, tools: Tools) -> FoundImage:
+def _found_image(image: EngineImage, name: str | None, request: Request, project: str, tools: Tools) -> FoundImage:
     TemporaryNames(tools.cache, tools.display.warning).take_back(tools.engine)
     universal = image.containerd if request.universal is None else request.universal
     entry = CatalogEntry(project, image.id, name, request.title, universal=universal).with_timestamp(image.created)
@@ -111,7 +111,7 @@ def _of_other_platform(
     if request.force or not error.image.several_platforms:
         raise error
     image = replace(error.image, platform=error.wanted, created=None)
-    found = _found(image, _resolved(reference, image).name, request, project, tools)
+    found = _found_image(image, _resolved(reference, image).name, request, project, tools)
     return replace(found, unavailable=error, substitute_warning=f"{error}; using the image that Arvados has of it")
 
 
@@ -157,7 +157,7 @@ def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
     return _resolved(reference, image) if image is not None else reference
 
 
-def _pulled(name: str, request: Request, tools: Tools) -> EngineImage:
+def _pull(name: str, request: Request, tools: Tools) -> EngineImage:
     display = tools.display
     display.note(f"pulling {name}")
     if display.is_shared:

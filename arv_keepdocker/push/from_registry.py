@@ -31,10 +31,10 @@ def find_in_registry(request: Request, project: str, tools: Tools) -> FoundImage
         single_image=single,
         records_digests=True,
     )
-    return replace(found, describe=partial(_described, found, source, request))
+    return replace(found, describe=partial(_describe, found, source, request))
 
 
-def _described(found: FoundImage, source: RegistrySource, request: Request) -> FoundImage:
+def _describe(found: FoundImage, source: RegistrySource, request: Request) -> FoundImage:
     """What manifest and configuration tell, among others the id by which Arvados may have it from elsewhere."""
     description = source.describe()
     about = description.configuration

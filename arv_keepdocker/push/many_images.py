@@ -82,12 +82,12 @@ class _Pipeline:
         found = yield from self._each(self._requests, self._find)
         waiting: dict[int, FoundImage] = {}
         while found:
-            left = yield from self._not_there(found)
+            left = yield from self._look_up_all(found)
             waiting |= {number: each for number, each in left.items() if each.describe is None}
             undescribed = [number for number, each in left.items() if each.describe is not None]
-            found = yield from self._each(undescribed, partial(self._described, left))
+            found = yield from self._each(undescribed, partial(self._describe, left))
         groups = self._groups.of(dict(sorted(waiting.items())))
-        yield from side_by_side([partial(self._stored, group) for group in groups], self._at_once)
+        yield from side_by_side([partial(self._store_group, group) for group in groups], self._at_once)
 
     def _each(
         self, numbers: Iterable[int], find: Callable[[int], FoundImage]
@@ -116,12 +116,14 @@ class _Pipeline:
         tools = replace(self._tools[number], catalog=self._looking)
         return self._groups.identified(find_image(request, self._project, tools))
 
-    def _described(self, found: Mapping[int, FoundImage], number: int) -> FoundImage:
+    def _describe(self, found: Mapping[int, FoundImage], number: int) -> FoundImage:
         describe = found[number].describe
         assert describe is not None
         return describe()
 
-    def _not_there(self, found: Mapping[int, FoundImage]) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
+    def _look_up_all(
+        self, found: Mapping[int, FoundImage]
+    ) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
         """Ask Arvados for all of them at once; those that it does not have, or not as they are wanted, are left."""
         if self._force:
             return dict(found)
@@ -131,7 +133,7 @@ class _Pipeline:
         left: dict[int, FoundImage] = {}
         for number, each in found.items():
             try:
-                outcome = self._whole(number, each)
+                outcome = self._already_stored(number, each)
             except KeepdockerError as error:
                 yield number, error
                 continue
@@ -141,7 +143,7 @@ class _Pipeline:
                 left[number] = each
         return left
 
-    def _whole(self, number: int, found: FoundImage) -> Outcome | None:
+    def _already_stored(self, number: int, found: FoundImage) -> Outcome | None:
         """What Arvados has of an image, if nothing is missing to it."""
         request, tools = self._requests[number], replace(self._tools[number], catalog=self._looking)
         plan = look_up(found, request, self._looking, incomplete=False)
@@ -153,7 +155,7 @@ class _Pipeline:
             report(outcome, tools)
         return outcome
 
-    def _stored(self, group: Mapping[int, FoundImage]) -> Iterator[tuple[int, Result]]:
+    def _store_group(self, group: Mapping[int, FoundImage]) -> Iterator[tuple[int, Result]]:
         """Store images that share layers, one after the other."""
         with self._groups.shared_upload() as shared_upload:
             for number, found in group.items():

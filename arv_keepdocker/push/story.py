@@ -63,7 +63,7 @@ def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock
         raise found.unavailable
     checks.warn_of_found(found, request, tools)
     if plan is not None:
-        outcome = _complete(plan, request, tools)
+        outcome = _carry_out(plan, request, tools)
     elif found.describe is not None:
         return store_found(found.describe(), request, tools, lock)
     else:
@@ -85,7 +85,7 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
         # It is sent while it is read, unless that is known to be in vain.
         sends = sends and tools.catalog.projects.why_not_writable(project) is None
     if request.dry_run and found.layers is not None:
-        return _foreseen(found, found.layers, request, tools)
+        return _predicted_outcome(found, found.layers, request, tools)
     tools.cache.remove_leftovers()
     with make_uploader(request, tools, dry_run=not sends).prepare(
         source, found.wanted, found.entry.universal
@@ -93,7 +93,7 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
         if source.fetched is not None:
             tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
         checks.warn_of_read(upload.image, found, request, tools)
-        entry = _identified(found, upload, tools)
+        entry = _complete_entry(found, upload, tools)
         lock.hold(entry.image_id)
         outcome = _record(found, entry, upload, request, tools)
     if found.records_digests and outcome.collection is not None:
@@ -101,7 +101,7 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
     return outcome
 
 
-def _foreseen(found: FoundImage, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
+def _predicted_outcome(found: FoundImage, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
     """What a dry run tells of an image that it need not read."""
     from .uploaders import streaming_uploader
 
@@ -111,7 +111,7 @@ def _foreseen(found: FoundImage, layers: Sequence[tuple[str, int]], request: Req
     return Outcome(tools.catalog.plan_new(found.entry), None, content)
 
 
-def _identified(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEntry":
+def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEntry":
     """How the image is to be recorded, now that it has been read."""
     entry, image = found.entry, upload.image
     name, *further = image.names or [None] if found.takes_names else [entry.name]
@@ -131,7 +131,7 @@ def _identified(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEn
     return entry.with_timestamp(image.created)
 
 
-def _complete(plan: Plan, request: Request, tools: Tools) -> Outcome:
+def _carry_out(plan: Plan, request: Request, tools: Tools) -> Outcome:
     """Make what is missing to an image that Arvados has; nothing is missing to it if it is whole and unwritable."""
     if plan.steps:
         refusal = tools.catalog.projects.why_not_writable(plan.entry.project)
@@ -147,7 +147,7 @@ def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request:
     looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
     plan = None if looked_up else look_up_id(entry, request, tools.catalog)
     if plan is not None:
-        return replace(_complete(plan, request, tools), content=upload.content)
+        return replace(_carry_out(plan, request, tools), content=upload.content)
     if found.digest is None:
         checks.check_storable(entry.project, request, tools)
     plan = tools.catalog.plan_new(entry)

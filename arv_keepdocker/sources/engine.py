@@ -95,7 +95,7 @@ class Engine:
         # Not `docker inspect`: a container of that name would be found first.
         status, stdout, stderr = self._program.capture(["image", "inspect", reference])
         if status == 0:
-            return self._described(reference, stdout)
+            return self._parse_image(reference, stdout)
         if any(words in stderr.lower() for words in _NOT_THERE):
             return None
         if _PREFIXED_PART in stderr and reference.startswith("sha256:"):
@@ -123,7 +123,7 @@ class Engine:
         status, stdout, stderr = self._program.capture(["image", "inspect", "--platform", str(platform), reference])
         if status != 0:
             return None, any(words in stderr.lower() for words in _NO_PLATFORM_FLAG)
-        found = self._described(reference, stdout)
+        found = self._parse_image(reference, stdout)
         # Docker 29 describes what its index names and it does not have, too, without saying for which platform.
         there = found.is_for(platform)
         return replace(found, id=image.id, several_platforms=True) if there else None, False
@@ -140,7 +140,7 @@ class Engine:
         has = f"; it has it for {' and '.join(map(str, there))}" if there else ""
         return PlatformNotFoundError(what + has, image, wanted, there)
 
-    def _described(self, reference: str, stdout: str) -> EngineImage:
+    def _parse_image(self, reference: str, stdout: str) -> EngineImage:
         try:
             return engine_image.read(stdout, reference, lambda: self._daemon.has_containerd_store)
         except engine_image.MISREAD as error:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageNotFoundError, quoted
+from ..images.media_types import INDEX_TYPES
 from ..images.platform import Platform
 from ..images.reference import familiar
 
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MISREAD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What reading JSON raises that is not what was expected."""
 _LONGEST = 1000
@@ -80,7 +80,7 @@ def read(stdout: str, reference: str, has_containerd_store: Callable[[], bool]) 
     # The descriptor of an Id is told from API 1.48 on, and only of what is in the containerd store.
     containerd = bool(descriptor) or (not _is_elsewhere(image) and has_containerd_store())
     names = filter(_text, image.get("RepoTags") or ())
-    several: bool | None = str(descriptor.get("mediaType")) in _INDEXES
+    several: bool | None = str(descriptor.get("mediaType")) in INDEX_TYPES
     if containerd and not descriptor:
         # Docker 29 says no platform only of an index without the image for its own.
         several = None if platform.architecture else True

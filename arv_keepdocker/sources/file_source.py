@@ -42,14 +42,14 @@ class FileSource:
 
     def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
         with self._explained():
-            return self._parts(sink, wanted) if self.repeatable else self._whole(sink, wanted)
+            return self._read_parts(sink, wanted) if self.repeatable else self._read_all(sink, wanted)
 
     def peek(self, wanted: Selection) -> Image:
         """The image without a look at its layers, whose sizes are not known then, as far as that can be."""
         with self._explained():
-            return self._parts(_Unread(), wanted) if self.repeatable else self._whole(NoSink(), wanted)
+            return self._read_parts(_Unread(), wanted) if self.repeatable else self._read_all(NoSink(), wanted)
 
-    def _parts(self, sink: LayerSink, wanted: Selection) -> Image:
+    def _read_parts(self, sink: LayerSink, wanted: Selection) -> Image:
         """The image, of which only what it needs and the sink lacks is read."""
         measured = MeasuredSink(sink, self.read_progress.unpack, self.read_progress.skip)
         with open(self.file, "rb") as file:
@@ -62,14 +62,14 @@ class FileSource:
                 with suppress(ArchiveError):
                     members = scan(CountedStream(file, self.read_progress), measured, self.file, pass_over=file.seek)
             if members is not None:
-                return self._known(archive.select_image(members, measured, wanted))
+                return self._noting_id(archive.select_image(members, measured, wanted))
         # Read to its end, it may tell more of what is wrong with it, or have the same member twice.
-        return self._whole(NoSink() if isinstance(sink, _Unread) else sink, wanted)
+        return self._read_all(NoSink() if isinstance(sink, _Unread) else sink, wanted)
 
-    def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
+    def _read_all(self, sink: LayerSink, wanted: Selection) -> Image:
         measured = MeasuredSink(sink, self.read_progress.unpack, self.read_progress.unpack)
         with self._open() as file:
-            return self._known(archive.read_image(file, measured, wanted, self.file))
+            return self._noting_id(archive.read_image(file, measured, wanted, self.file))
 
     @contextmanager
     def _open(self) -> Iterator[Readable]:
@@ -82,7 +82,7 @@ class FileSource:
             self.read_progress.begin(os.fstat(raw.fileno()).st_size or None)  # a pipe has none
             yield CountedStream(file, self.read_progress)
 
-    def _known(self, image: Image) -> Image:
+    def _noting_id(self, image: Image) -> Image:
         self.image_id, self.layers = image.id, len(image.layers)
         return image
 

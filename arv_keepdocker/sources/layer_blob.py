@@ -42,7 +42,7 @@ class LayerBlob:
         if self._problem is not None:
             return
         if self._start is not None:
-            data = self._begun(self._start + data, last=False)
+            data = self._detect_compression(self._start + data, last=False)
         self._unpack(data)
 
     def finish(self, digest: str, diff_id: str | None = None) -> Layer:
@@ -51,7 +51,7 @@ class LayerBlob:
         Raises WrongDigestError, or ArchiveError for an image whose blob it is, and which is broken.
         """
         if self._start is not None:
-            self._unpack(self._begun(self._start, last=True))
+            self._unpack(self._detect_compression(self._start, last=True))
         if f"sha256:{self._digest.hexdigest()}" != digest:
             raise WrongDigestError
         try:
@@ -74,7 +74,7 @@ class LayerBlob:
         if not self._finished:
             self._writer.abandon()
 
-    def _begun(self, start: bytes, last: bool) -> bytes:
+    def _detect_compression(self, start: bytes, last: bool) -> bytes:
         """What of its beginning can be unpacked, once it is enough to tell how."""
         if len(start) < compression.MAGIC_SIZE and not last:
             self._start = start

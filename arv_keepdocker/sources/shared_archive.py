@@ -102,8 +102,8 @@ class SharedFileSource(FileSource):
         super().__init__(file, waiting)
         self._scan = SharedScan(self._read, self.repeatable)
 
-    def _whole(self, sink: LayerSink, wanted: Selection) -> Image:
-        return self._known(archive.select_image(self._scan.members(sink), sink, wanted))
+    def _read_all(self, sink: LayerSink, wanted: Selection) -> Image:
+        return self._noting_id(archive.select_image(self._scan.members(sink), sink, wanted))
 
     def _read(self, sink: LayerSink) -> Members:
         with self._open() as file:

@@ -145,10 +145,10 @@ class Progress(Activity):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         super().__exit__(kind, error, _)
         if self._display.progress is Style.BATCH and error is None:
-            self._display.write(self._machine_line(self._there, self._there))
+            self._display.write(self._machine_line(self._in_keep, self._in_keep))
 
     @property
-    def _there(self) -> int:
+    def _in_keep(self) -> int:
         return self._counts.moved + self._counts.reused + self._units.skipped
 
     @property
@@ -156,12 +156,12 @@ class Progress(Activity):
         if self.whole is not None:
             return self.whole
         size = self._source.read_progress.size
-        return max(size, self._there) if size else None
+        return max(size, self._in_keep) if size else None
 
     def _show(self) -> None:
         super()._show()
         if self._display.progress is Style.BATCH:
-            self._display.write(self._machine_line(self._there, self._total))
+            self._display.write(self._machine_line(self._in_keep, self._total))
 
     def _look(self) -> None:
         self._sending.note(self._counts.sending.seconds, self._counts.moved)
@@ -171,7 +171,7 @@ class Progress(Activity):
     def _line(self) -> tuple[str, str]:
         if not self._source.read_progress.read and not self._units.skipped:
             return f"{self._source.activity} {self._name}", super()._line()[1]
-        there, total = self._there, self._total
+        there, total = self._in_keep, self._total
         words = [f"{there >> 20} MiB"]
         if total is not None:
             # It is there when Keep has answered to the last byte; then nothing is shown any more.

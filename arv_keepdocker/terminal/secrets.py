@@ -50,12 +50,12 @@ class Secrets:
         bare = "".join(char for char, _, _ in characters)
         pieces: list[str] = []
         end = 0
-        for first, last in self._found(bare):
+        for first, last in self._token_spans(bare):
             pieces += [text[end : characters[first][1]], HIDDEN]
             end = characters[last][2]
         return "".join([*pieces, text[end:]])
 
-    def _found(self, bare: str) -> Iterator[tuple[int, int]]:
+    def _token_spans(self, bare: str) -> Iterator[tuple[int, int]]:
         """The first and the last of the characters of each stretch that is, or is part of, a token."""
         first = last = -1
         for start in range(len(bare)):

@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         if mounted and repository.size_of(mounted) is not None:
             where = f"/v2/{repository.path}/blobs/{mounted}"
             return _Reply(201, {"Docker-Content-Digest": mounted, "Location": where})
-        return self._goes_on(repository, repository.begin(), 0)
+        return self._accepted(repository, repository.begin(), 0)
 
     def _upload(self, repository: Repository, identifier: str, query: Mapping[str, str]) -> _Reply:
         if self.command == "DELETE":
@@ -258,13 +258,13 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in request_body(self.headers, self.rfile):
                 upload.feed(piece)
             if self.command == "PATCH":
-                return self._goes_on(repository, identifier, upload.size)
+                return self._accepted(repository, identifier, upload.size)
             digest = query.get("digest", "")
             repository.finish(identifier, upload, digest)
         where = f"/v2/{repository.path}/blobs/{digest}"
         return _Reply(201, {"Docker-Content-Digest": digest, "Location": where})
 
-    def _goes_on(self, repository: Repository, identifier: str, size: int) -> _Reply:
+    def _accepted(self, repository: Repository, identifier: str, size: int) -> _Reply:
         where = f"/v2/{repository.path}/blobs/uploads/{identifier}"
         there = {"Location": where, "Range": f"0-{max(size - 1, 0)}", "Docker-Upload-UUID": identifier}
         return _Reply(202, there)

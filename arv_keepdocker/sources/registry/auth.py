@@ -95,7 +95,7 @@ class Authorization:
             if self._header is not None and self._header != sent:
                 return self._header  # another thread has been here
             offered = challenges(header)
-            credentials = self._found()
+            credentials = self._find_credentials()
             bearer = next((each for each in offered if each.scheme == "bearer" and "realm" in each.parameters), None)
             if credentials is not None and credentials.registry_token and sent is None:
                 self._header = f"Bearer {_checked(credentials.registry_token)}"
@@ -109,7 +109,7 @@ class Authorization:
                 raise DeniedError("")
             return self._header
 
-    def _found(self) -> Credentials | None:
+    def _find_credentials(self) -> Credentials | None:
         if not self._asked:
             self._asked = True
             self.credentials = self._find()

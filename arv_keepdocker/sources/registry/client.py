@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ...errors import ImageNotFoundError, RegistryError
 from ...images.layers import sha256
+from ...images.media_types import INDEX_TYPES, MANIFEST_TYPES
 from .auth import Authorization, DeniedError, error_words
 from .credentials import Credentials
 from .download import Download
@@ -18,18 +19,10 @@ from .stalls import Stalls
 from .transport import Answer, Transport
 from .urls import host_of, is_loopback, origin, split
 
-INDEX_TYPES = (
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-)
-IMAGE_TYPES = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST_LIMIT = 4 << 20
 """Bytes; registries need not take longer ones."""
-_ACCEPT = {"Accept": ", ".join([*IMAGE_TYPES, *INDEX_TYPES])}
+_ACCEPT = {"Accept": ", ".join([*MANIFEST_TYPES, *INDEX_TYPES])}
 _WORDS_LIMIT = 64 << 10
 _PROGRESS = 1 << 20
 """Bytes after which a connection that is lost counts as the first one again."""

@@ -10,15 +10,10 @@ from typing import Protocol
 from ...errors import ArchiveError, ImageNotFoundError, quoted
 from ...images import configuration, json
 from ...images.json import Object
+from ...images.media_types import CONFIG_TYPES, INDEX_TYPES, LAYER_PREFIXES, MANIFEST_TYPES
 from ...images.platform import USUAL, Platform
-from .client import DIGEST, IMAGE_TYPES, INDEX_TYPES, Document
+from .client import DIGEST, Document
 
-_CONFIG_TYPES = (
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-    "application/octet-stream",  # what very old versions of docker wrote
-)
-_LAYER_TYPES = ("application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs.")
 _LAYER_ENDINGS = ("tar", "gzip", "zstd", "bzip2", "xz")
 _SCHEMA_1 = (
     "application/vnd.docker.distribution.manifest.v1+json",
@@ -119,13 +114,13 @@ def parse(document: Document, what: str) -> ImageManifest | Index:
     manifests, layers = content.get("manifests"), content.get("layers")
     if isinstance(manifests, list) == isinstance(layers, list):
         raise ArchiveError(f"{what} is neither an image nor an index of images, but {quoted(media_type)}")
-    types = INDEX_TYPES if isinstance(manifests, list) else IMAGE_TYPES
+    types = INDEX_TYPES if isinstance(manifests, list) else MANIFEST_TYPES
     if content.get("mediaType") and media_type not in types:
         raise ArchiveError(f"{what} is no container image, but {quoted(media_type)}")
     if isinstance(manifests, list):
         return Index(document.digest, tuple(_images(manifests, what)))
     config = _descriptor(content.get("config"), what)
-    artifact = content.get("artifactType") or (config.media_type if config.media_type not in _CONFIG_TYPES else None)
+    artifact = content.get("artifactType") or (config.media_type if config.media_type not in CONFIG_TYPES else None)
     if artifact:
         raise ArchiveError(f"{what} is no container image, but {quoted(str(artifact))}")
     return ImageManifest(document.digest, config, tuple(_layers(layers or [], what)))
@@ -141,7 +136,7 @@ def _images(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
         annotations = each.get("annotations")
         # BuildKit keeps provenance beside the images, as manifests for no platform.
         is_attestation = isinstance(annotations, Object) and annotations.entry("vnd.docker.reference.type") is not None
-        is_image = descriptor.media_type in (*IMAGE_TYPES, *INDEX_TYPES) and not each.get("artifactType")
+        is_image = descriptor.media_type in (*MANIFEST_TYPES, *INDEX_TYPES) and not each.get("artifactType")
         if is_image and not is_attestation:
             yield descriptor
 
@@ -156,7 +151,7 @@ def _layers(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
             raise ArchiveError(
                 f"{what} has a foreign layer, {descriptor.digest}, which is elsewhere than in the registry"
             )
-        is_tar = descriptor.media_type.startswith(_LAYER_TYPES) and descriptor.media_type.endswith(_LAYER_ENDINGS)
+        is_tar = descriptor.media_type.startswith(LAYER_PREFIXES) and descriptor.media_type.endswith(_LAYER_ENDINGS)
         if not is_tar:
             raise ArchiveError(f"{what} has a layer that is no tar, but {quoted(descriptor.media_type)}")
         yield descriptor

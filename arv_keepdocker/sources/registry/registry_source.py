@@ -13,6 +13,7 @@ from ...images import configuration
 from ...images.configuration import Configuration
 from ...images.image import Image, Selection
 from ...images.layers import Layer, LayerSink, sha256
+from ...images.media_types import INDEX_TYPES
 from ...images.platform import Platform
 from ...images.reference import DEFAULT_TAG, Reference
 from ...parallel import Workers
@@ -20,7 +21,7 @@ from ...terminal.display import Display
 from ..layer_blob import LayerBlob, WrongDigestError
 from ..read_progress import COMPRESSION_RATIO, ReadProgress
 from . import credentials, manifests
-from .client import INDEX_TYPES, RegistryClient
+from .client import RegistryClient
 from .manifests import ImageManifest
 from .repository_name import RepositoryName
 from .transport import Transport
@@ -115,7 +116,7 @@ class RegistrySource:
             if isinstance(found, manifests.Index):
                 found = manifests.choose_platform(self._client, found, self._platform, self.what)
                 digests.insert(0, found.digest)
-            self._description = self._described(found, digests)
+            self._description = self._describe(found, digests)
             self.image_id, self.layers = self._description.image_id, len(self._description.layers)
             self.read_progress.begin(sum({layer.digest: layer.size for layer in self._description.layers}.values()))
         return self._description
@@ -149,7 +150,7 @@ class RegistrySource:
             warnings=read.warnings,
         )
 
-    def _described(self, manifest: ImageManifest, digests: Sequence[str]) -> Description:
+    def _describe(self, manifest: ImageManifest, digests: Sequence[str]) -> Description:
         config = manifests.config_of(self._client, manifest)
         with self._explained():
             read = configuration.read(config)
@@ -176,9 +177,9 @@ class RegistrySource:
         known = sink.has(layer.diff_id)
         if known is not None:
             self.read_progress.add(layer.size, known.size)
-        return known or self._fetched(sink, layer, client, again=True)
+        return known or self._download(sink, layer, client, again=True)
 
-    def _fetched(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
+    def _download(self, sink: LayerSink, layer: RemoteLayer, client: RegistryClient, again: bool) -> Layer:
         blob = LayerBlob(sink, plain=layer.digest == layer.diff_id)
         try:
             for data in client.blob(layer.digest, layer.size):
@@ -193,4 +194,4 @@ class RegistrySource:
                 raise RegistryError(f"{client.name.host} sent something else than blob {layer.digest}") from None
         finally:
             blob.abandon()
-        return self._fetched(sink, layer, client, again=False)
+        return self._download(sink, layer, client, again=False)
