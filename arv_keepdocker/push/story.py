@@ -169,7 +169,7 @@ def report(outcome: Outcome, tools: Tools) -> None:
     if outcome.plan.action is not Action.STORED:
         project = tools.catalog.projects.display_name(outcome.plan.entry.project)
         tools.display.note(outcome.plan.summary(project))
-    if outcome.collection is not None and tools.display.stream.isatty():
+    if outcome.collection is not None and tools.display.stream.isatty() and not tools.display.is_shared:
         page = workbench.collection_url(tools.catalog.client, outcome.collection)
         if page is not None:
             tools.display.note(f"see {page}")

@@ -24,6 +24,7 @@ RATE = 8e6
 """Bytes per second that Keep takes, so that there is something to be seen."""
 REPOSITORIES = f"akd-{RUN}"
 """In the place of `bio`: the engine may be the user's, and have images of that name."""
+LIST = "pipeline.txt"
 SCENES = (
     ("The first upload", "bio/tool:1.0", None),
     ("The next version: only its new layer is sent", "bio/tool:1.1", None),
@@ -31,6 +32,7 @@ SCENES = (
     ("A dry run of what is new", "--dry-run bio/tool:1.2", None),
     ("Interrupted with Ctrl-C", "bio/other:1.0", 60),
     ("The same command goes on", "bio/other:1.0", None),
+    ("Twenty images that share three bases", f"--images-from {LIST}", None),
     ("What is there", "images bio/tool:1.1 --format wide", None),
 )
 """Titles, arguments, and at how many percent Ctrl-C is pressed."""
@@ -64,7 +66,12 @@ def play(engine: Engine) -> Iterator[Scene]:
         if name == "other:1.0":
             layers = [{"part": chance.randbytes(6 << 20)} for _ in range(4)]
         images.build(engine.host, f"{REPOSITORIES}/{name}", layers=layers, created=f"2024-0{month}-01T12:00:00Z")
+    bases = [{"base": chance.randbytes(8 << 20)} for _ in range(3)]
+    steps = [f"{REPOSITORIES}/step-{number:02}:1.0" for number in range(1, 21)]
+    for number, name in enumerate(steps):
+        images.build(engine.host, name, layers=[bases[number % 3], {"step": chance.randbytes(1 << 19)}])
     with tempfile.TemporaryDirectory() as home, Sandbox() as sandbox:
+        Path(home, LIST).write_text("\n".join(steps))
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("ARVADOS_", "XDG_"))}
         environment.update(HOME=home, XDG_CACHE_HOME=home, TERM="xterm", **engine.environment, **sandbox.environment())
         sandbox.settings(keep_bandwidth=RATE, workbench2_url="https://workbench.example.org")
@@ -78,7 +85,8 @@ def _run(words: str, environment: Mapping[str, str], interrupted_at: int | None,
     screen = Screen(columns=120)
     with screen.open() as slave:
         start = time.monotonic()
-        command = [*OURS, *words.replace("bio/", f"{REPOSITORIES}/").split()]
+        given = words.replace("bio/", f"{REPOSITORIES}/").replace(LIST, str(Path(environment["HOME"], LIST)))
+        command = [*OURS, *given.split()]
         process = subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=slave, stderr=slave, start_new_session=True
         )
@@ -114,9 +122,15 @@ def _presses(pid: int, interrupted_at: int | None) -> Callable[[Shown], None]:
 
 
 def normal(text: str) -> list[str]:
-    """What is the same whenever it is recorded: nothing that is redrawn, no times, no ids."""
+    """What is the same whenever it is recorded: nothing that is redrawn, no times, no ids; and where two images are
+    stored at a time, no order."""
+    scenes = text.split("\n## ")
+    return [line for scene in scenes for line in (sorted if LIST in scene else list)(_normal_lines(scene))]
+
+
+def _normal_lines(scene: str) -> list[str]:
     lines = []
-    for line in text.splitlines():
+    for line in scene.splitlines():
         shown = re.sub(r"^ *\d+\.\d  ", "", line)
         if shown != line and Shown(0, shown).is_redrawn:
             continue
