@@ -5,7 +5,7 @@ does not see the image, so a run that dies half way leaves nothing that could be
 finds the collection and completes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..errors import ArvadosError, ImageNotFoundError, UsageError, quoted
@@ -28,6 +28,14 @@ _MANIFESTS = 500
 """Manifests that are read at most."""
 _OF_ALL = 50
 """Likewise of all images, which may have the same base."""
+
+Is = Callable[[Record], bool]
+"""Whether a collection that holds the image will do."""
+
+
+def any_one(record: Record) -> bool:
+    """Any collection will do."""
+    return True
 
 
 class Catalog:
@@ -85,10 +93,11 @@ class Catalog:
             raise ImageNotFoundError(f"Arvados has {name} for {has}", f"Choose it with --platform {known[0]}.")
         return None
 
-    def plan_reuse(self, entry: CatalogEntry, known: StoredImage | None = None) -> Plan | None:
+    def plan_reuse(self, entry: CatalogEntry, known: StoredImage | None = None, is_right: Is = any_one) -> Plan | None:
         """What to make so that an image that Arvados already has is one of the project's own; nothing is uploaded.
 
-        None if there is no image of that id to be read; `known` is one that may lack the link with its id.
+        None if there is no image of that id to be read, or none that `is_right`; `known` is one that may lack the link
+        with its id.
         """
         images = [*stored_images.by_hash_link(self.client, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
@@ -96,7 +105,7 @@ class Catalog:
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         for image in images:
             record = self._collection(image.collection)
-            if record is not None and image_id_in(record["manifest_text"]) == entry.image_id:
+            if record is not None and _holds(record, entry, is_right):
                 break
         else:
             return None
@@ -108,6 +117,17 @@ class Catalog:
         made = next(with_content(self.client, entry.project, record["portable_data_hash"]), None)
         uuid = str(made["uuid"]) if made is not None else None
         return self._plan(entry, uuid, record, original=record, same=same)
+
+    def use(self, entry: CatalogEntry, record: Record) -> Plan:
+        """What to make so that the image in this very collection, or a copy of it, is one of the project's own."""
+        if record.get("owner_uuid") == entry.project:
+            return self._plan(entry, str(record["uuid"]), record)
+        copies = [str(copy["uuid"]) for copy in with_content(self.client, entry.project, record["portable_data_hash"])]
+        same = frozenset({str(record["uuid"]), *copies})
+        if not copies:
+            return self._plan(entry, None, record, original=record, same=same)
+        plans = [self._plan(entry, uuid, record, same=same) for uuid in copies]
+        return min(plans, key=lambda plan: len(plan.links))
 
     def ids_by_digest(self, entry: CatalogEntry, single: bool) -> list[str]:
         """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first.
@@ -123,10 +143,11 @@ class Catalog:
         ]
         return list(dict.fromkeys(wanted))
 
-    def plan_completion(self, entry: CatalogEntry) -> Plan | None:
+    def plan_completion(self, entry: CatalogEntry, is_right: Is = any_one) -> Plan | None:
         """What to make to finish what a run that died after storing the collection has left in the project."""
         for uuid in self._unfinished(entry):
-            if self._held(uuid) == entry.image_id:
+            record = self._collection(uuid)
+            if record is not None and _holds(record, entry, is_right):
                 return self.plan_recording(uuid, entry)
         return None
 
@@ -237,6 +258,10 @@ class Catalog:
         for condition in (["any", "like", f"%{digits}.tar%"], ["name", "like", f"{name}%"]):
             found += [record["uuid"] for record in self.client.list_all("collections", [owned, condition], [])]
         return list(dict.fromkeys(found))
+
+
+def _holds(record: Record, entry: CatalogEntry, is_right: Is) -> bool:
+    return image_id_in(record["manifest_text"]) == entry.image_id and is_right(record)
 
 
 def _says(link: Record, wanted: tuple[str, str], entry: CatalogEntry) -> bool:

@@ -34,6 +34,8 @@ class Snapshot(ArvadosClient):
         self._values: dict[str, set[str]] = {"name": set(), _BY_ENGINE: set(), "head_uuid": set()}
         """By field: the values of which all links are known."""
         self._links: dict[str, Record] = {}
+        self._contents: set[str] = set()
+        """The portable data hashes that all collections are known of."""
         self._collections: dict[str, Record | None] = {}
         """None for those that the user cannot read."""
 
@@ -44,8 +46,25 @@ class Snapshot(ArvadosClient):
         classes = ["link_class", "in", [HASH_LINK, NAME_LINK]]
         self._load("name", [*names, *digests], [classes])
         self._load(_BY_ENGINE, digests, [["link_class", "=", HASH_LINK]])
-        heads = [link["head_uuid"] or "" for link in self._links.values()]
-        self._load("head_uuid", heads, [classes])
+        self._load_heads([link["head_uuid"] or "" for link in self._links.values()])
+
+    def load_collections(self, uuids: Iterable[str], contents: Iterable[str] = ()) -> None:
+        """Read collections by their UUIDs, and all that have these portable data hashes, and the links to them."""
+        wanted = sorted(set(contents))
+        with_these = super().list_in("collections", "portable_data_hash", wanted, [], _COLLECTION)
+        found = {record["uuid"]: record for record in with_these}
+        self._collections.update(found)
+        self._contents.update(wanted)
+        self._load_heads([*uuids, *found])
+
+    def with_content(self, content: str) -> list[Record]:
+        """The readable collections that have this portable data hash, which was loaded."""
+        assert content in self._contents
+        records = [record for record in self._collections.values() if record is not None]
+        return [record for record in records if record["portable_data_hash"] == content]
+
+    def _load_heads(self, heads: Sequence[str]) -> None:
+        self._load("head_uuid", heads, [["link_class", "in", [HASH_LINK, NAME_LINK]]])
         wanted = sorted(set(self.own_collections(heads)) - self._collections.keys())
         found = {record["uuid"]: record for record in super().list_in("collections", "uuid", wanted, [], _COLLECTION)}
         self._collections.update({uuid: found.get(uuid) for uuid in wanted})

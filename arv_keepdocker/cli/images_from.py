@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..catalog.client import ArvadosClient
+from ..catalog.located import Sought
 from ..catalog.plan import Action
 from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageError
 from ..push.many_images import push_many
@@ -77,11 +78,16 @@ def _images(file: str) -> list[str]:
 
 
 def _request(options: argparse.Namespace, common: Request, image: str) -> Request | KeepdockerError:
-    words = image.split()
+    source, words = [], image.split()
+    form = "IMAGE [TAG]"
+    if options.from_arvados is not None:
+        source, words = words[:1], words[1:]
+        form = f"SOURCE [{form}]"
     try:
         if len(words) > 2 or len(image) > _LONGEST_LINE:
-            raise UsageError("this line is no IMAGE [TAG]")
-        return replace(common, reference=make_reference(options, words[0], words[1] if words[1:] else None))
+            raise UsageError(f"this line is no {form}")
+        reference = make_reference(options, words[0], words[1] if words[1:] else None) if words else None
+        return replace(common, sought=Sought.parse(source[0]) if source else None, reference=reference)
     except UsageError as error:
         return error
 

@@ -16,6 +16,8 @@ from .formats import FORMATS
 ENGINE = "ARV_KEEPDOCKER_ENGINE"
 UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"
 VIA_PUSH = "ARV_KEEPDOCKER_VIA_PUSH"
+ARVADOS_LINES = True
+"""What stands for --from-arvados without a SOURCE: the lines of --images-from name them."""
 _WIDTH = 79
 _COLUMN = 26
 """Where the texts begin that say what something means."""
@@ -179,6 +181,11 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
     pull = group.add_mutually_exclusive_group()
     pull.add_argument("--pull", action="store_true", help="pull the image first; the registry may have a newer one")
     pull.add_argument("--no-pull", action="store_false", dest="pull", help="store what the engine has (default)")
+    _add_other_sources(group)
+
+
+def _add_other_sources(group: argparse._ArgumentGroup) -> None:
+    """Those that need no engine."""
     group.add_argument(
         "--from-archive",
         metavar="FILE",
@@ -190,6 +197,15 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="download the image from its registry, without a container engine, with the credentials that docker "
         "login or podman login has stored",
+    )
+    group.add_argument(
+        "--from-arvados",
+        metavar="SOURCE",
+        nargs="?",
+        const=ARVADOS_LINES,
+        help="use an image that Arvados has: SOURCE is a name, an id, a collection's UUID or a portable data hash, and "
+        "IMAGE [TAG] the name that it gets, by default all that it has. With --dry-run it is checked; with "
+        "--images-from, each line is SOURCE [IMAGE [TAG]]",
     )
     group.add_argument(
         "--insecure-registry",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..catalog.catalog import Catalog
 from ..catalog.client import ArvadosClient
 from ..catalog.entry import check_title
+from ..catalog.located import Sought
 from ..errors import KeepdockerError, UsageError
 from ..images import reference
 from ..images.platform import Platform
@@ -42,7 +43,7 @@ def store_image(options: argparse.Namespace, connect: Callable[[], ArvadosClient
     """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
     request = make_request(options)
     outcome = push(request, make_tools(options, connect, display))
-    image = " ".join(filter(None, (options.image, options.tag))) or None
+    image = " ".join(filter(None, (options.from_arvados, options.image, options.tag))) or None
     return Result([shown(options, image, outcome)], status_of(request, outcome))
 
 
@@ -54,7 +55,7 @@ def status_of(request: Request, outcome: Outcome) -> int:
 def make_tools(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Tools:
     """What the options say to work with."""
     engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
-    return Tools(engine, Catalog(connect()), Cache(os.environ), display)
+    return Tools(engine, Catalog(connect()), Cache(os.environ), display, sys.executable or "python3")
 
 
 def shown(options: argparse.Namespace, image: str | None, outcome: Outcome) -> str:
@@ -81,6 +82,7 @@ def make_request(options: argparse.Namespace) -> Request:
         check_stdin("--from-archive")
     return Request(
         reference=None if options.image is None else make_reference(options, options.image, options.tag),
+        sought=Sought.parse(options.from_arvados) if isinstance(options.from_arvados, str) else None,
         archive=options.from_archive,
         registry=options.from_registry,
         insecure=options.insecure_registry,
@@ -115,10 +117,11 @@ def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> 
     if options.from_registry:
         if found.name is None:
             raise UsageError(f"{found} is an id, by which no registry knows an image; give its name")
-    elif options.from_archive is None:
+    elif options.from_archive is None and options.from_arvados is None:
         return found
     elif found.name is None:
-        raise UsageError(f"{found} is an id; with --from-archive, IMAGE is the name that the image gets")
+        option = "--from-archive" if options.from_archive is not None else "--from-arvados"
+        raise UsageError(f"{found} is an id; with {option}, IMAGE is the name that the image gets")
     return replace(found, id_prefix=None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ..errors import UsageError
 from ..images import reference
+from .parser import ARVADOS_LINES
 
 LIST_WORD = "images"
 _LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}
@@ -18,6 +19,12 @@ _BOTH = {"project_uuid", "retries"}
 _ON_STDERR = {"batch", "batch_progress", "no_progress", "progress", "silent"}
 """Options that change nothing of what is listed. They go with the word `images`, but do not list by themselves."""
 _OF_ENGINES = {"pull": "--pull", "engine": "--engine", "via_push": "--via-push"}
+_FROM = {
+    "from_archive": ("--from-archive", "a file"),
+    "from_registry": ("--from-registry", "a registry"),
+    "from_arvados": ("--from-arvados", "Arvados"),
+}
+"""The options that say where an image comes from, and what has it."""
 
 _TRANSPORT = re.compile(r"(?:[a-z][a-z0-9-]*://|docker-daemon:|containers-storage:)(.+)")
 _FILE_TRANSPORT = re.compile(r"(?:docker|oci)-archive:(.+)")
@@ -35,17 +42,28 @@ def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
     if options.image == LIST_WORD:
         _check_listing(options, given)
         return True
-    if options.image is None and options.from_archive is None and options.images_from is None:
+    if all(option is None for option in (options.image, *_sources(options))):
         if storing := _others(given, _LISTING | _BOTH):
             raise UsageError(
                 f"{storing} is for storing an image, and there is no IMAGE", f"'{LIST_WORD}' lists those in Arvados."
             )
         return True
-    what = options.image or ("an archive" if options.images_from is None else "what --images-from names")
+    what = options.image or _named(options)
     if listing := _others(given, given.keys() - _LISTING | _RESULT):
         raise UsageError(f"{listing} is for listing images, and {what} is to be stored")
     _check_result(options, what)
     return False
+
+
+def _sources(options: argparse.Namespace) -> tuple[object, ...]:
+    """The options that say what is to be stored, without an IMAGE."""
+    return options.from_archive, options.from_arvados, options.images_from
+
+
+def _named(options: argparse.Namespace) -> str:
+    if options.images_from is not None:
+        return "what --images-from names"
+    return "an archive" if options.from_archive is not None else f"{options.from_arvados} in Arvados"
 
 
 def _check_result(options: argparse.Namespace, what: str) -> None:
@@ -74,17 +92,31 @@ def _check_source(options: argparse.Namespace) -> None:
         raise UsageError(f"--images-from names the images; {options.image} is one too many")
     if options.images_from == options.from_archive == "-":
         raise UsageError("standard input cannot be both the archive and the list of its images")
-    file, registry = options.from_archive is not None, options.from_registry
-    if file and registry:
-        raise UsageError("--from-archive is for the image of a file, --from-registry for that of a registry")
+    given = [option for dest, (option, _) in _FROM.items() if getattr(options, dest) not in (None, False)]
+    whose = dict(_FROM.values())
+    if len(given) > 1:
+        first, second = given[:2]
+        raise UsageError(f"{first} is for the image of {whose[first]}, {second} for that of {whose[second]}")
     for dest, option in _OF_ENGINES.items():
-        if (file or registry) and getattr(options, dest):
-            other = "--from-archive for those of a file" if file else "--from-registry for those of a registry"
-            raise UsageError(f"{option} is for images of an engine, {other}")
-    if registry and options.via_arv_put:
-        raise UsageError("--from-registry is not for --via-arv-put")
-    if options.insecure_registry and not registry:
+        if given and getattr(options, dest):
+            raise UsageError(f"{option} is for images of an engine, {given[0]} for those of {whose[given[0]]}")
+    if options.via_arv_put and given and options.from_archive is None:
+        raise UsageError(f"{given[0]} is not for --via-arv-put")
+    if options.insecure_registry and not options.from_registry:
         raise UsageError("--insecure-registry is for --from-registry")
+    _check_lines(options)
+
+
+def _check_lines(options: argparse.Namespace) -> None:
+    """Either the lines of a file say what of Arvados is meant, or the command line does."""
+    lines = options.from_arvados is ARVADOS_LINES
+    if lines and options.images_from is None:
+        raise UsageError("--from-arvados needs a SOURCE: a name, an id, a collection's UUID or a portable data hash")
+    if options.from_arvados is not None and not lines and options.images_from is not None:
+        raise UsageError(
+            f"--images-from names the images in Arvados; {options.from_arvados} is one too many",
+            "Put --from-arvados last, or before another option.",
+        )
 
 
 def _check_listing(options: argparse.Namespace, given: Mapping[str, str]) -> None:
@@ -116,7 +148,7 @@ def probably_meant(word: str) -> str | None:
     if os.path.isfile(word):
         return f"{word} is a file here; --from-archive {shlex.quote(word)} stores the image in it."
     if _COLLECTION.fullmatch(word):
-        return f"{word} is a collection; IMAGE is an image's name or id, as '{LIST_WORD}' lists them."
+        return f"{word} is a collection; --from-arvados {word} uses the image in it."
     if word.lower() in _LIST_WORDS:
         return f"To list the images in Arvados, use '{LIST_WORD}'."
     name, tag = reference.split_query(word)

@@ -67,6 +67,15 @@ def of_index(members: Members) -> list[ArchiveEntry]:
     return entries
 
 
+def targets(members: Members) -> list[str]:
+    """The digests that the archive's index names itself: by these a containerd image store knows what it has loaded."""
+    try:
+        index = json.parse_object(document(members, INDEX, "the archive's"), "the archive's index.json")
+        return [_digest(each) for each in index.get("manifests") or []]
+    except (ArchiveError, TypeError):  # whoever needs what is in it will say so
+        return []
+
+
 def document(members: Members, name: str, what: str) -> bytes:
     """The bytes of a JSON document of the archive. Raises ArchiveError if there is none."""
     file = members.find(name)

@@ -83,6 +83,11 @@ class Arrangement:
     """The last block: the documents and the tar's end."""
 
     @property
+    def config(self) -> bytes:
+        """The configuration; in the universal form, the one that the document was made from."""
+        return next(_read_members(self.end))[1]
+
+    @property
     def size(self) -> int:
         """Bytes of the archive."""
         return sum(segment.size for segment in self.segments) + len(self.end)

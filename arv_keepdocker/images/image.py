@@ -43,8 +43,14 @@ class Image:
     universal form of it is `config` again is not checked here."""
     digests: tuple[str, ...] = ()
     """Other digests by which the source knows the image: of its manifest, of the index that names it."""
+    targets: tuple[str, ...] = ()
+    """The digests by which a containerd image store knows the image that has loaded the source, if that is told."""
     warnings: tuple[str, ...] = ()
     """What a user should know of an image that can be stored all the same."""
+
+    def is_by_manifest(self, recorded: str | None) -> bool:
+        """Whether the recorded id is one by which only a containerd image store knows it."""
+        return recorded != self.id and recorded in self.targets
 
     @property
     def id(self) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import CacheError
 
 LEFTOVER_DAYS = 7
-_JOURNAL = re.compile(r"[0-9a-f]{32}\.journal(?:\.part)?")
+_JOURNAL = re.compile(r"[0-9a-f]{32}\.(?:journal(?:\.part)?|checks)")
 _OURS = re.compile(r"(sha256:[0-9a-f]{64}|incoming-[0-9]+)(?:\.[a-zA-Z0-9]+)?\.(?:tar|tar\.part|lock)")
 
 

@@ -14,7 +14,7 @@ from ..images.layers import Layer
 from .journal import Journal, Notes
 from .locators import block_key, block_size, blocks_of_one_file, is_signed_until, locators
 
-_END_LIMIT = 1 << 20
+END_LIMIT = 1 << 20
 """Bytes of a last block that is looked into; those of images with less than thousands of layers are far smaller."""
 _READERS = 8
 
@@ -168,7 +168,7 @@ class KnownLayers:
 
     def _layers(self, noted: Mapping[str, Mapping[str, int]], blocks: Sequence[str]) -> Mapping[str, int]:
         """The layers of the canonical archive that these blocks are; none if they are none."""
-        if not blocks or block_size(blocks[-1]) > _END_LIMIT:
+        if not blocks or block_size(blocks[-1]) > END_LIMIT:
             return {}
         key = block_key(blocks[-1])
         if key in noted:

@@ -1,12 +1,19 @@
 """Collections of one file as Keep has them: a manifest that names its blocks."""
 
+import bisect
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+(\d+)\S*")
 _SIGNED = re.compile(r"[0-9a-f]{32}\+\d+(?:\+[B-Z][^\s+]*)*\+A[0-9a-f]{40}@([0-9a-f]{8})(?:\+[B-Z][^\s+]*)*")
 _EXPIRY = re.compile(r"\+A[0-9a-f]{40}@([0-9a-f]{8})")
+_FILE = re.compile(r"(\d+):(\d+):(.+)")
+_ESCAPED = re.compile(r"\\([0-3][0-7]{2})")
+_DIRECTORY = "."
+"""The name that an empty directory's placeholder has."""
 _HINTS = re.compile(r"(\b[0-9a-f]{32}\+\d+)(?:\+[A-Z][^\s+]*)+")
 
 
@@ -30,6 +37,52 @@ def blocks_of_one_file(manifest_text: str) -> Sequence[str]:
     size = sum(map(block_size, found))
     whole = len(words) == len(found) + 2 and words[0] == "." and words[-1].startswith(f"0:{size}:")
     return found if whole else ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file: bytes of one block."""
+
+    locator: str
+    start: int
+    size: int
+
+
+def files(manifest_text: str) -> dict[str, list[Piece]]:
+    """The files of a collection, by path, and what each consists of (see Arvados: Keep manifest format).
+
+    Raises ValueError for what is no manifest.
+    """
+    found: dict[str, list[Piece]] = {}
+    for line in manifest_text.splitlines():
+        stream, *words = line.split(" ")
+        blocks = [word for word in words if _LOCATOR.fullmatch(word)]
+        ends = list(accumulate(map(block_size, blocks)))
+        for word in words[len(blocks) :]:
+            token = _FILE.fullmatch(word)
+            if token is None:
+                raise ValueError(f"{word} is no part of a manifest")
+            name = _unescaped(token[3])
+            if name != _DIRECTORY:
+                path = f"{_unescaped(stream)}/{name}".removeprefix("./")
+                found.setdefault(path, []).extend(_pieces(blocks, ends, int(token[1]), int(token[2])))
+    return found
+
+
+def _pieces(blocks: Sequence[str], ends: Sequence[int], start: int, size: int) -> Iterator[Piece]:
+    """What `size` bytes of a stream consist of, whose blocks have these `ends`."""
+    if size and start + size > (ends[-1] if ends else 0):
+        raise ValueError("a file is longer than its blocks")
+    number = bisect.bisect_right(ends, start)
+    while size:
+        count = min(size, ends[number] - start)
+        if count:
+            yield Piece(blocks[number], start - ends[number] + block_size(blocks[number]), count)
+        start, size, number = start + count, size - count, number + 1
+
+
+def _unescaped(name: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), name)
 
 
 def block_key_of(data: bytes) -> str:

@@ -6,6 +6,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..catalog.entry import CatalogEntry
+from ..catalog.located import Located
+from ..catalog.plan import Plan
 from ..catalog.stored_images import StoredImage
 from ..errors import KeepdockerError
 from ..images.image import Selection
@@ -13,6 +15,7 @@ from ..images.platform import Platform
 from ..sources.engine_image import EngineImage
 
 if TYPE_CHECKING:
+    from ..keep.known_layers import StoredManifest
     from ..sources.source import Source
 
 
@@ -60,6 +63,12 @@ class FoundImage:
     """For an image that the engine saves, which may save others with it."""
     records_digests: bool = False
     """Whether other digests by which the source knows it get links, too, since an engine may know it by them."""
+    in_place: Callable[[], Plan] | None = None
+    """For what Arvados has as it is wanted: what is missing to it, so that it need not be read."""
+    in_arvados: Located | None = None
+    """Where it comes from, if that is Arvados: it is stored again unless Arvados has it in just the same archive."""
+    manifests: Sequence["StoredManifest"] = ()
+    """Of canonical archives in Arvados that have layers of it."""
     describe: Callable[[], "FoundImage"] | None = None
     """Finds out more, and may need more requests; called only if Arvados does not know the
     image by its digest."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..catalog.catalog import Catalog
+from ..catalog.catalog import Catalog, Is, any_one
 from ..catalog.entry import CatalogEntry
 from ..catalog.plan import Plan
 from ..catalog.stored_images import StoredImage
@@ -16,7 +16,11 @@ def look_up(found: FoundImage, request: Request, catalog: Catalog, incomplete: b
 
     With `incomplete` also one that has no links.
     """
-    if request.force or found.lookup is Lookup.AFTER_READING:
+    if request.force:
+        return None
+    if found.in_place is not None:
+        return found.in_place()
+    if found.lookup is Lookup.AFTER_READING:
         return None
     if found.lookup is Lookup.BY_ID:
         known = look_up_id if incomplete else _adopted
@@ -25,15 +29,15 @@ def look_up(found: FoundImage, request: Request, catalog: Catalog, incomplete: b
 
 
 def look_up_id(
-    entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None = None
+    entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None = None, is_right: Is = any_one
 ) -> Plan | None:
     """The image that Arvados has under an id that is certain, also one that a run which died has left incomplete.
 
-    `stored` is one that may lack the link for its id.
+    `stored` is one that may lack the link for its id. Only collections count that are `is_right`.
     """
     if request.force:
         return None
-    return catalog.plan_reuse(entry, stored) or catalog.plan_completion(entry)
+    return catalog.plan_reuse(entry, stored, is_right) or catalog.plan_completion(entry, is_right)
 
 
 def _adopted(entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None) -> Plan | None:

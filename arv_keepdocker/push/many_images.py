@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from ..catalog.catalog import Catalog
+from ..catalog.located import load
 from ..catalog.snapshot import Snapshot
 from ..errors import KeepdockerError
 from ..keep.run_lock import RunLock
@@ -63,7 +64,7 @@ class _Pipeline:
         self._force = first.force
         self._snapshot = Snapshot(tools.catalog.client)
         self._tools = {
-            number: replace(tools, display=ImageDisplay(tools.display, str(request.reference)))
+            number: replace(tools, display=ImageDisplay(tools.display, str(request)))
             for number, request in requests.items()
         }
         self._looking = Catalog(self._snapshot, tools.catalog.projects)
@@ -76,9 +77,7 @@ class _Pipeline:
     def results(self) -> Iterator[tuple[int, Result]]:
         """As they come."""
         if not self._force:
-            references = [request.reference for request in self._requests.values() if request.reference is not None]
-            names = [each.name for each in references if each.name is not None]
-            self._snapshot.load(names, [each.id_prefix for each in references if each.id_prefix is not None])
+            self._load(list(self._requests.values()))
         found = yield from self._each(self._requests, self._find)
         waiting: dict[int, FoundImage] = {}
         while found:
@@ -88,6 +87,16 @@ class _Pipeline:
             found = yield from self._each(undescribed, partial(self._describe, left))
         groups = self._groups.of(dict(sorted(waiting.items())))
         yield from side_by_side([partial(self._store_group, group) for group in groups], self._at_once)
+
+    def _load(self, requests: Sequence[Request]) -> None:
+        """Ask Arvados for all that the requests name."""
+        references = [request.reference for request in requests if request.reference is not None]
+        names = [each.name for each in references if each.name is not None]
+        sought = [request.sought for request in requests if request.sought is not None]
+        if sought:
+            load(self._snapshot, sought, names)
+        else:
+            self._snapshot.load(names, [each.id_prefix for each in references if each.id_prefix is not None])
 
     def _each(
         self, numbers: Iterable[int], find: Callable[[int], FoundImage]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..catalog.catalog import Catalog
+from ..catalog.located import Sought
 from ..catalog.plan import Plan
 from ..images.platform import Platform
 from ..images.reference import Reference
@@ -22,7 +23,9 @@ class Request:
     """What the user asked for."""
 
     reference: Reference | None
-    """None only for an archive, which may name its image itself."""
+    """None only for what may have names of its own: an archive, or an image in Arvados."""
+    sought: Sought | None = None
+    """What of Arvados the image comes from, instead of an engine."""
     archive: str | None = None
     """The file, or `-`, that the image is in, instead of an engine."""
     registry: bool = False
@@ -58,6 +61,10 @@ class Request:
         """The name that the image gets; None if there was none, or only an id."""
         return self.reference.name if self.reference is not None else None
 
+    def __str__(self) -> str:
+        """What the user calls it."""
+        return self.sought.text if self.sought is not None else str(self.reference)
+
 
 @dataclass(frozen=True)
 class Tools:
@@ -67,6 +74,8 @@ class Tools:
     catalog: Catalog
     cache: Cache
     display: Display
+    python: str = "python3"
+    """The Python that has the SDK, for commands that the user is told."""
     shared_upload: "SharedUpload | None" = None
     """What the image shares with others that are stored in the same run."""
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..catalog import workbench
+from ..catalog.arvados_errors import ArvadosRefusedError
+from ..catalog.catalog import any_one
 from ..catalog.plan import Action, Plan
 from ..keep.run_lock import RunLock
 from ..store.content import Content
@@ -45,6 +47,10 @@ def find_image(request: Request, project: str, tools: Tools) -> FoundImage:
         from .from_archive import find_in_archive
 
         return find_in_archive(request.archive, request, project, tools)
+    if request.sought is not None:
+        from .from_arvados import find_in_arvados
+
+        return find_in_arvados(request, project, tools)
     if request.registry:
         from .from_registry import find_in_registry
 
@@ -87,9 +93,9 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
     if request.dry_run and found.layers is not None:
         return _predicted_outcome(found, found.layers, request, tools)
     tools.cache.remove_leftovers()
-    with make_uploader(request, tools, dry_run=not sends).prepare(
-        source, found.wanted, found.entry.universal
-    ) as upload:
+    universal = found.entry.universal if found.in_arvados is None else request.universal
+    uploader = make_uploader(request, tools, not sends, found.manifests)
+    with uploader.prepare(source, found.wanted, universal) as upload:
         if source.fetched is not None:
             tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
         checks.warn_of_read(upload.image, found, request, tools)
@@ -98,6 +104,10 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
         outcome = _record(found, entry, upload, request, tools)
     if found.records_digests and outcome.collection is not None:
         _link_digests(outcome.collection, entry, upload, tools)
+    if found.in_arvados is not None and not request.dry_run:
+        from .in_arvados import tell_of_old_links
+
+        tell_of_old_links(found.in_arvados, outcome, tools, mended=not found.manifests)
     return outcome
 
 
@@ -114,17 +124,21 @@ def _predicted_outcome(found: FoundImage, layers: Sequence[tuple[str, int]], req
 def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEntry":
     """How the image is to be recorded, now that it has been read."""
     entry, image = found.entry, upload.image
-    name, *further = image.names or [None] if found.takes_names else [entry.name]
+    name, *further = image.names or [None] if found.takes_names else [entry.name, *entry.further_names]
     checks.check_names([name, *further])
     if name is None and found.takes_names:
         known, tag = (f", only the tag {image.tags[0]}", image.tags[0]) if image.tags else ("", "TAG")
         tools.display.note(f"the archive gives its image no name{known}; to give it one, add IMAGE {tag}")
+    recorded = found.in_arvados.image_id if found.in_arvados is not None else None
+    if recorded is not None and image.is_by_manifest(recorded):
+        entry = replace(entry, engine_id=recorded, platform=image.platform)
+    engine_id = entry.engine_id or found.digest
     entry = replace(
         entry,
         image_id=upload.image_id,
         name=name,
         further_names=tuple(filter(None, further)),
-        engine_id=found.digest if found.digest != upload.image_id else None,
+        engine_id=engine_id if engine_id != upload.image_id else None,
         # What was universal already is found as such later, whatever was asked for now.
         universal=entry.universal or upload.universal,
     )
@@ -133,19 +147,34 @@ def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "Catal
 
 def _carry_out(plan: Plan, request: Request, tools: Tools) -> Outcome:
     """Make what is missing to an image that Arvados has; nothing is missing to it if it is whole and unwritable."""
-    if plan.steps:
+    # The first link that cannot be made says why, unless something else were made before it.
+    only_links = plan.collection is not None and plan.properties is None
+    if plan.steps and (request.dry_run or plan.whole or not only_links):
         refusal = tools.catalog.projects.why_not_writable(plan.entry.project)
         if refusal is not None and not plan.whole:
             raise refusal
         plan = plan if refusal is None else replace(plan, links=())
-    uuid = plan.source if request.dry_run else plan.carry_out()
+    uuid = plan.source if request.dry_run else _carried_out(plan, tools)
     return Outcome(plan, uuid, Content.of(plan.record) if plan.record is not None else None)
+
+
+def _carried_out(plan: Plan, tools: Tools) -> str:
+    try:
+        return plan.carry_out()
+    except ArvadosRefusedError:
+        refusal = tools.catalog.projects.why_not_writable(plan.entry.project)
+        if refusal is not None:
+            raise refusal from None
+        raise
 
 
 def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
     """Make the collection, then its links, unless Arvados turns out to have the image after all."""
     looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
-    plan = None if looked_up else look_up_id(entry, request, tools.catalog)
+    # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
+    just = upload.content.portable_data_hash if found.in_arvados is not None and upload.content is not None else None
+    is_right = any_one if just is None else lambda record: bool(record["portable_data_hash"] == just)
+    plan = None if looked_up else look_up_id(entry, request, tools.catalog, is_right=is_right)
     if plan is not None:
         return replace(_carry_out(plan, request, tools), content=upload.content)
     if found.digest is None:

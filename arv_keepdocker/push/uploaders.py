@@ -1,5 +1,6 @@
 """How an image gets from its source to Keep: the ways to choose from."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ from ..store.content import Content
 from .request import Request, Tools
 
 if TYPE_CHECKING:
+    from ..keep.known_layers import StoredManifest
     from ..store.streaming import StreamingUploader
 
 
@@ -33,21 +35,25 @@ class Upload(Protocol):
 class Uploader(Protocol):
     """One way to Keep."""
 
-    def prepare(self, source: Source, wanted: Selection, universal: bool) -> AbstractContextManager[Upload]:
-        """Read the image and check it; nothing is recorded yet."""
+    def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> AbstractContextManager[Upload]:
+        """Read the image and check it; nothing is recorded yet. With `universal` None, the image decides."""
 
 
-def make_uploader(request: Request, tools: Tools, dry_run: bool) -> Uploader:
-    """The way that the request asks for; with `dry_run` nothing is sent."""
+def make_uploader(
+    request: Request, tools: Tools, dry_run: bool, manifests: Sequence["StoredManifest"] = ()
+) -> Uploader:
+    """The way that the request asks for; with `dry_run` nothing is sent. The `manifests` have layers of the image."""
     if request.via_arv_put:
         from ..store.via_arv_put import ArvPutUploader
 
         resume = request.resume and not request.force
         return ArvPutUploader(tools.catalog, tools.cache, tools.display, request.put_arguments, resume)
-    return streaming_uploader(request, tools, dry_run)
+    return streaming_uploader(request, tools, dry_run, manifests)
 
 
-def streaming_uploader(request: Request, tools: Tools, dry_run: bool) -> "StreamingUploader":
+def streaming_uploader(
+    request: Request, tools: Tools, dry_run: bool, manifests: Sequence["StoredManifest"] = ()
+) -> "StreamingUploader":
     """The usual way, block by block."""
     from ..store.streaming import StreamingUploader
 
@@ -60,5 +66,6 @@ def streaming_uploader(request: Request, tools: Tools, dry_run: bool) -> "Stream
         resume=request.resume and not request.force,
         remember=request.remember and not dry_run,
         dry_run=dry_run,
+        manifests=manifests,
         shared_upload=tools.shared_upload,
     )

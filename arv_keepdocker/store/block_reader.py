@@ -2,17 +2,52 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from ..catalog.arvados_errors import KeepProblem
 from ..catalog.client import ArvadosClient
 from ..errors import ArvadosError
+from ..keep.locators import block_key, block_size
+from ..sources.arvados import BlockError
+
+_MISSING = {404, 410}
+_CHECKSUM = "Checksum fail"
+"""The SDK's word for a block whose bytes do not have its hash."""
 
 
 def block_reader(client: ArvadosClient, retries: int | None = None) -> Callable[[str], bytes]:
-    """What reads a block by its signed locator, or raises ArvadosError. The SDK compares its bytes with its hash.
+    """What reads a block by its signed locator, or raises ArvadosError. The SDK compares its bytes with its hash."""
+    keep_client = _keep_client(client)
 
-    The API client's own Keep client would keep up to 256 MiB of what it has read.
+    def get(locator: str) -> bytes:
+        try:
+            data: bytes | None = keep_client().get(locator, num_retries=client.retries if retries is None else retries)
+        except Exception as error:  # the client lets through what the API client and libcurl raise
+            raise ArvadosError(f"Keep did not give a block: {error}") from error
+        if data is None:
+            raise ArvadosError(f"Keep did not give block {locator.partition('+A')[0]}")
+        return data
+
+    return get
+
+
+def block_checker(client: ArvadosClient) -> Callable[[str], bytes]:
+    """What reads a block as `block_reader` does, but tells what Keep has lost from what it does not give now.
+
+    It raises BlockError where every Keep service says that it does not have the block, or has other bytes in its place;
+    else ArvadosError, after it has been tried again as often as the user wants.
     """
+    keep_client = _keep_client(client)
+
+    def get(locator: str) -> bytes:
+        return client.retry("Keep to give a block", partial(_get, keep_client, locator))
+
+    return get
+
+
+def _keep_client(client: ArvadosClient) -> Callable[[], Any]:
+    """The API client's own Keep client would keep up to 256 MiB of what it has read."""
     lock = threading.Lock()
     made: list[Any] = []
 
@@ -26,13 +61,36 @@ def block_reader(client: ArvadosClient, retries: int | None = None) -> Callable[
                 made.append(KeepClient(api_client=client.api, block_cache=cache))
             return made[0]
 
-    def get(locator: str) -> bytes:
-        try:
-            data: bytes | None = keep_client().get(locator, num_retries=client.retries if retries is None else retries)
-        except Exception as error:  # the client lets through what the API client and libcurl raise
-            raise ArvadosError(f"Keep did not give a block: {error}") from error
-        if data is None:
-            raise ArvadosError(f"Keep did not give block {locator.partition('+A')[0]}")
-        return data
+    return keep_client
 
-    return get
+
+def _get(keep_client: Callable[[], Any], locator: str) -> bytes:
+    from arvados.errors import KeepRequestError
+
+    key = block_key(locator)
+    try:
+        data: bytes = keep_client().get(locator, num_retries=0)
+    except KeepRequestError as error:
+        raise _explained(key, error) from error
+    except Exception as error:  # the client lets through what the API client and libcurl raise
+        raise ArvadosError(f"Keep did not give block {key}: {error}") from error
+    if len(data) != block_size(locator):
+        raise BlockError(f"block {key} has {len(data)} bytes in Keep")
+    return data
+
+
+def _explained(key: str, error: Any) -> ArvadosError | BlockError:
+    problems = {service: KeepProblem.of(each) for service, each in error.request_errors().items()}
+    others = {
+        service: problem
+        for service, problem in problems.items()
+        if problem.status not in _MISSING and problem.words != _CHECKSUM
+    }
+    if problems and not others:
+        wrong = any(problem.words == _CHECKSUM for problem in problems.values())
+        return BlockError(f"Keep has other bytes in the place of block {key}" if wrong else f"Keep has no block {key}")
+    words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in others.items())
+    hints = [problem.hint for problem in others.values() if problem.hint is not None]
+    passing = [problem.summary for problem in others.values() if problem.passes(found=True)]
+    retry_reason = passing[0] if passing else None if problems else "no answer from Keep"
+    return ArvadosError(f"Keep did not give block {key}: {words or error}", next(iter(hints), None), retry_reason)

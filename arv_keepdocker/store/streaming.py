@@ -50,12 +50,14 @@ class StreamingUploader:
     """Write the journal."""
     dry_run: bool = False
     """Send nothing."""
+    manifests: Sequence[StoredManifest] = ()
+    """Of archives that have layers of the image, beside those that are looked for."""
     shared_upload: SharedUpload | None = None
     """What is shared with other images of this run, if there are any."""
 
     @contextmanager
-    def prepare(self, source: Source, wanted: Selection, universal: bool) -> Iterator["StreamingUpload"]:
-        """Upload the image, or only check it where it can be read again.
+    def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> Iterator["StreamingUpload"]:
+        """Upload the image, or only check it where it can be read again; with `universal` None in its source's form.
 
         Raises ArchiveError, ArvadosError or what the source raises; then nothing is recorded.
         """
@@ -89,7 +91,8 @@ class StreamingUploader:
         def manifests() -> Sequence[StoredManifest]:
             user = client.current_user()["uuid"]
             found = self.catalog.newest_manifests(names)
-            return [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
+            newest = [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
+            return [*self.manifests, *newest]
 
         journal = self.journal if self.resume else None
         return KnownLayers(manifests, journal, block_reader(client), time.time() + _MARGIN, self.remember)
@@ -117,7 +120,7 @@ class _Uploaded:
 class StreamingUpload:
     """An image whose blocks were sent; or one that was checked, and they are when it is stored."""
 
-    def __init__(self, uploader: StreamingUploader, source: Source, wanted: Selection, universal: bool) -> None:
+    def __init__(self, uploader: StreamingUploader, source: Source, wanted: Selection, universal: bool | None) -> None:
         self._uploader = uploader
         self._source = source
         self._wanted = wanted
@@ -132,7 +135,7 @@ class StreamingUpload:
                 self.image = source.peek(wanted)
                 if universal or self.image.universal_of is not None:  # the id depends on the layers' sizes
                     self.image = source.deliver(NoSink(), wanted)
-            arrangement = arrange(self.image, universal)
+            arrangement = arrange(self.image, self._is_universal(self.image))
             self.image_id, self.universal = arrangement.image_id, arrangement.universal
         else:
             uploaded = self._sent()
@@ -158,6 +161,9 @@ class StreamingUpload:
         sent = f"{mebibytes(uploaded.content.sent)} sent, {mebibytes(uploaded.content.reused)} were there already"
         self._uploader.display.note(f"{stored(entry, catalog)}: {sent} ({time.monotonic() - self._started:.1f} s)")
         return uuid
+
+    def _is_universal(self, image: Image) -> bool:
+        return image.is_by_manifest(self._source.image_id) if self._universal is None else self._universal
 
     def _created(self, entry: CatalogEntry, uploaded: _Uploaded) -> str | None:
         """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
@@ -225,7 +231,7 @@ class StreamingUpload:
             )
             with progress:
                 image = self._source.deliver(sink, self._wanted)
-                arrangement = arrange(image, self._universal)
+                arrangement = arrange(image, self._is_universal(image))
                 progress.whole = arrangement.size
                 composed = sink.compose(arrangement, image.layers)
         alone = uploader.shared_upload is None

@@ -45,18 +45,18 @@ class ArvPutUploader:
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
-    def prepare(self, source: Source, wanted: Selection, universal: bool) -> Iterator["ArvPutUpload"]:
+    def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> Iterator["ArvPutUpload"]:
         """Save the image and check it.
 
         Raises ArchiveError, CacheError or what the source raises, and then leaves no file. What was saved of an
         engine's image and is not stored after all stays for the next run.
         """
         if isinstance(source, EngineSource):
-            saved = self._from_engine(source, wanted, universal)
+            saved = self._from_engine(source, wanted, bool(universal))
             yield saved
             saved.discard()
             return
-        saved = self._from_elsewhere(source, wanted, universal)
+        saved = self._from_elsewhere(source, wanted, bool(universal))
         try:
             yield saved
         finally:

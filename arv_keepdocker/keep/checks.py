@@ -1,0 +1,71 @@
+"""What a check of images has read and found whole, in a file, so that after a run that was stopped it need not be read
+again.
+
+A line is a JSON object: `time` in seconds since 1970, `key`, a digest of what was read, and perhaps `facts`. It is
+believed for a day, and forgotten when a check has come to its end: whoever checks again wants to know how it is now.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+BELIEVED = 24 * 60 * 60
+"""Seconds."""
+_READ = 64 << 20
+"""Bytes of the file that are read at most."""
+
+
+def key_of(words: Iterable[str]) -> str:
+    """By which it is known what was read: of blocks, and what they should be."""
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+class Checks:
+    """The file. Without a `path`, or where it cannot be used, a run goes on without it."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._known: dict[str, Mapping[str, Any]] = dict(self._read())
+        self.count = len(self._known)
+        """How much an earlier run has left."""
+
+    def find(self, key: str) -> Mapping[str, Any] | None:
+        """What was found out, perhaps nothing in particular; None if it was not read."""
+        return self._known.get(key)
+
+    def add(self, key: str, facts: Mapping[str, Any] | None = None) -> None:
+        """Remember what was found whole."""
+        line = json.dumps({"time": int(time.time()), "key": key, "facts": dict(facts or {})}) + "\n"
+        with self._lock, contextlib.suppress(OSError):
+            if self._path is not None:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                descriptor = os.open(self._path, flags, 0o600)
+                try:
+                    os.write(descriptor, line.encode())
+                finally:
+                    os.close(descriptor)
+
+    def forget(self) -> None:
+        """The check has come to its end."""
+        if self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _read(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        try:
+            text = b"" if self._path is None else self._path.read_bytes()[:_READ]
+        except OSError:
+            return
+        now = time.time()
+        for line in text.split(b"\n"):
+            with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+                found = json.loads(line)
+                if now - BELIEVED < found["time"] <= now and isinstance(found["facts"], dict):
+                    yield str(found["key"]), found["facts"]

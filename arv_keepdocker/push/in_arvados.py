@@ -1,0 +1,133 @@
+"""What can be told of an image in Arvados without reading its layers, and what to do about links that are wrong."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..catalog.client import Record
+from ..catalog.entry import UNIVERSAL
+from ..catalog.links import HASH_LINK
+from ..catalog.located import Located
+from ..errors import ArchiveError, ArvadosError
+from ..images import configuration
+from ..images.canonical import Arrangement, parse
+from ..images.configuration import Configuration
+from ..keep.known_layers import END_LIMIT
+from ..keep.locators import block_key, block_size, blocks_of_one_file, files
+from ..sources.arvados import Get
+from .request import Outcome, Request, Tools
+from .uploaders import streaming_uploader
+
+_REMOTE = "+R"
+"""Begins the hint of a locator whose block another cluster has."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is known of a canonical archive in Arvados."""
+
+    universal: bool
+    arrangement: Arrangement | None = None
+    """None if it was not read, because an earlier run knows it."""
+
+    @property
+    def configuration(self) -> Configuration | None:
+        return configuration.read(self.arrangement.config) if self.arrangement is not None else None
+
+
+def structure(located: Located, project: str) -> list[str]:
+    """Why the collection cannot be taken for an image, and what says that it is another one."""
+    where = f"collection {located.uuid}"
+    try:
+        there = files(located.record["manifest_text"])
+    except ValueError as error:
+        return [f"{where} has a manifest that cannot be read: {error}"]
+    if len(there) != 1:
+        return [f"{where} has {len(there) or 'no'} files, and an image is one file"]
+    return [
+        f"link {link['uuid']} says that {where} is image {link['name']}, and its file is {next(iter(there))}"
+        for link in wrong_links(located, project)
+    ]
+
+
+def wrong_links(located: Located, project: str) -> Sequence[Record]:
+    """The links that say another id than the file, of those that are the collection's owner's or the project's."""
+    trusted = {located.owner, project}
+    links = [link for link in located.links if link["link_class"] == HASH_LINK and link["owner_uuid"] in trusted]
+    names = files(located.record["manifest_text"])
+    return [link for link in links if f"{link['name']}.tar" not in names]  # of podman, upstream leaves out `sha256:`
+
+
+def is_remote(located: Located) -> bool:
+    """Whether another cluster has the blocks, so that they cannot be part of a collection here."""
+    return any(_REMOTE in block for block in located.record["manifest_text"].split())
+
+
+def known_form(located: Located, request: Request, tools: Tools, get: Get) -> Form | None:
+    """The form of a canonical archive; None for any other, or one whose file is named for another image.
+
+    If an earlier run on this machine knows it, nothing is read, else the last block. Raises ArchiveError if that is
+    lost, and ArvadosError.
+    """
+    blocks = blocks_of_one_file(located.record["manifest_text"])
+    if not blocks or located.image_id is None or block_size(blocks[-1]) > END_LIMIT:
+        return None
+    uploader = streaming_uploader(request, tools, dry_run=True)
+    journal = uploader.journal if request.resume else None
+    key = block_key(blocks[-1])
+    link = located.by_id
+    if journal is not None and link is not None and request.platform is None and journal.read(0).images.get(key):
+        return Form(link.properties.get(UNIVERSAL) is True)
+    arrangement = last_block(located, blocks, get)
+    if arrangement is None or arrangement.image_id != located.image_id:
+        return None
+    layers = [layer for segment in arrangement.segments for layer in segment.layers]
+    if journal is not None and request.remember and all(layer.compression is None for layer in layers):
+        journal.add_image(key, {layer.stored_digest: layer.size for layer in layers})
+    return Form(arrangement.universal, arrangement)
+
+
+def last_block(located: Located, blocks: Sequence[str], get: Get) -> Arrangement | None:
+    """The canonical archive that the blocks are, by the last one; None if they are none."""
+    if not blocks or block_size(blocks[-1]) > END_LIMIT:
+        return None
+    try:
+        return parse(get(blocks[-1]), list(map(block_size, blocks)))
+    except ArchiveError as error:
+        raise type(error)(f"collection {located.uuid}: {error}") from error
+
+
+def tell_of_old_links(located: Located, outcome: Outcome, tools: Tools, mended: bool) -> None:
+    """Say which links still lead to what was stored anew, and how to remove them.
+
+    Of what was not `mended`, but is there in another form now, only those of the same names.
+    """
+    names = {outcome.name, *outcome.plan.entry.further_names}
+    links = [link for link in located.links if mended or link["name"] in names]
+    if not links or outcome.collection in (None, located.uuid):
+        return
+    said = ", ".join(f"{link['link_class']} {link['name']} ({link['uuid']})" for link in links)
+    tools.display.note(f"these links to the old collection, {located.uuid}, stay: {said}")
+    removable = [str(link["uuid"]) for link in links if _may_remove(link, tools)]
+    if removable:
+        tools.display.note(f"to remove {'them' if len(removable) > 1 else 'it'}: {removal(removable, tools)}")
+    if len(removable) < len(links):
+        others = dict.fromkeys(str(link["owner_uuid"]) for link in links if link["uuid"] not in removable)
+        tools.display.note(f"who may write to {', '.join(others)} can remove the others")
+
+
+def removal(links: Sequence[str], tools: Tools) -> str:
+    """The command that removes links, by their UUIDs."""
+    script = (
+        'import arvados; links = arvados.api("v1").links(); '
+        f'[links.delete(uuid=uuid).execute() for uuid in "{" ".join(links)}".split()]'
+    )
+    return shlex.join([tools.python, "-c", script])
+
+
+def _may_remove(link: Record, tools: Tools) -> bool:
+    owner, projects = str(link["owner_uuid"]), tools.catalog.projects
+    try:
+        return projects.why_not_writable(projects.resolve(owner)) is None
+    except ArvadosError:
+        return False
