@@ -52,7 +52,7 @@ class Workers(Generic[Connection]):
             self._threads.append(thread)
             thread.start()
         for _ in work:
-            result = self._done.get()
+            result = _next(self._done)
             if isinstance(result, _Failure):
                 raise result.error
             yield result  # type: ignore[misc]
@@ -104,13 +104,23 @@ def side_by_side(work: Iterable[Callable[[], Iterator[Item]]], at_once: int) -> 
 
     running = _start(run, min(at_once, left.qsize()))
     while running:
-        item = done.get()
+        item = _next(done)
         if item is _END:
             running -= 1
         elif isinstance(item, _Failure):
             raise item.error
         else:
             yield item  # type: ignore[misc]
+
+
+def _next(done: "queue.SimpleQueue[object]") -> object:
+    """What is put there next.
+
+    A signal that comes just before Python begins to wait is handled only when it has waited: that must not take long.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return done.get(timeout=1)
 
 
 def _start(run: Callable[[], None], count: int) -> int:
