@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +37,9 @@ from tests.test_failures import (
 from tests.test_streaming import layers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-ROUNDS = 52
+PARTS = 4
+"""Of the kills at random, so that several processes can test them."""
+ROUNDS = 13
 ROUNDS_UNTIL_A_PLAIN_RUN = 4
 
 
@@ -60,6 +62,7 @@ STAGES: dict[str, tuple[dict[str, object], int, int]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stage", STAGES)
 def test_stopped_at(
     engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path, stage: str
@@ -120,6 +123,19 @@ def test_stopped_during_the_pull(
     assert cached(tmp_path) == []
 
 
+def test_what_a_killed_run_has_left_goes_with_one_that_finds_the_image(
+    engine: Engine, project: str, run: Command, tmp_path: Path
+) -> None:
+    image = images.build(engine.host)
+    uuid = stored(run("--project-uuid", project, image.name))
+    # Of the same image in another form, say.
+    (tmp_path / "cache" / "arvados" / "docker" / f"sha256:{'0' * 64}.lock").touch()
+    assert run("--dry-run", "--project-uuid", project, image.name).status == 0
+    assert len(cached(tmp_path)) == 1
+    assert stored(run("--project-uuid", project, image.name)) == uuid
+    assert cached(tmp_path) == []
+
+
 # Python runs what is registered here where it forks, between taking and releasing locks of its own.
 SIGNALLED_WHILE_FORKING = """
 import os, signal, sys
@@ -166,7 +182,7 @@ def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: l
 # Starts runs that have imported already what takes most of a run's time, so that signals come while they do something.
 # For each line that it reads it tells the process id, which is the id of its session too; after the next line the
 # status and how many seconds it took. Until then the process id is not used again.
-FORKING = """
+FORKING = """#!{python}
 import faulthandler, os, signal, sys, time
 import arvados.commands.put
 import arv_keepdocker.cli.main, arv_keepdocker.push.story
@@ -189,6 +205,15 @@ for line in sys.stdin:
     sys.stdin.readline()
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seconds, flush=True)
 """
+
+
+def start_forking(run: Command, machine: Path) -> subprocess.Popen[str]:
+    """Start it, with a cache and a home in the folder `machine`."""
+    program = machine / "forking"
+    program.write_text(FORKING.format(python=sys.executable))
+    program.chmod(0o755)
+    forking = replace(run, argv=[str(program)], directory=machine)
+    return forking.start(env={"XDG_CACHE_HOME": f"{machine}/cache", "HOME": str(machine)}, stdin=subprocess.PIPE)
 
 
 @dataclass
@@ -234,16 +259,18 @@ def victims(engine: Engine, cluster: Cluster, run: Command, tmp_path: Path) -> I
         machine.mkdir()
         image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
         project = groups.create(body=body).execute()["uuid"]
-        forking = Command([sys.executable, "-c", FORKING], machine, run.environment, run.processes)
-        process = forking.start(env={"XDG_CACHE_HOME": f"{machine}/cache", "HOME": str(machine)}, stdin=subprocess.PIPE)
-        made.append(Victim((form, *way), image, project, machine, process))
+        made.append(Victim((form, *way), image, project, machine, start_forking(run, machine)))
     yield made
     for victim in made:
         groups.delete(uuid=victim.project).execute()
 
 
-def test_stopped_at_any_moment(engine: Engine, sandbox: Sandbox, cluster: Cluster, victims: list[Victim]) -> None:
-    dice = random.Random(1)
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
+def test_stopped_at_any_moment(
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, victims: list[Victim], part: int
+) -> None:
+    dice = random.Random(part)
     settings = sandbox.settings()
     # So slow that a run spends its time where it can be stopped, not in starting.
     sandbox.settings(latency_ms=10, keep_bandwidth=80e6)
@@ -251,7 +278,7 @@ def test_stopped_at_any_moment(engine: Engine, sandbox: Sandbox, cluster: Cluste
         run_plainly(engine, cluster, victims)
         for number in range(1, ROUNDS + 1):
             stop_at_random(cluster, victims, dice)
-            if number % ROUNDS_UNTIL_A_PLAIN_RUN == 0:
+            if number % ROUNDS_UNTIL_A_PLAIN_RUN == 0 or number == ROUNDS:
                 run_plainly(engine, cluster, victims)
     finally:
         sandbox.settings(**settings)
@@ -259,7 +286,7 @@ def test_stopped_at_any_moment(engine: Engine, sandbox: Sandbox, cluster: Cluste
     for victim in victims:
         print(" ".join(victim.words), dict(victim.kills))
     print(f"{kills} kills, nothing lost")
-    assert kills >= 200
+    assert kills * PARTS >= 200
 
 
 def stop_at_random(cluster: Cluster, victims: list[Victim], dice: random.Random) -> None:

@@ -11,7 +11,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -35,7 +34,7 @@ from tests.test_failures import (
     wait_until,
     whole,
 )
-from tests.test_kills import FORKING, Victim, forget, run_plainly
+from tests.test_kills import Victim, forget, run_plainly, start_forking
 from tests.test_streaming import MIB, layers, sent
 
 SAVES = "saving it instead"
@@ -200,6 +199,7 @@ def test_saved_where_it_cannot_be_pushed(
     assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
 
 
+@pytest.mark.long
 def test_a_push_that_stops_in_the_middle(
     engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
 ) -> None:
@@ -407,27 +407,32 @@ def test_uploads_without_end_keep_nobody_from_storing(
 
 # Stopped at any moment
 
-KILLS = 100
-ENGINE_KILLS = 20
+PARTS = 4
+"""Of the kills of each kind, so that several processes can test them."""
+KILLS = 100 // PARTS
+ENGINE_KILLS = 20 // PARTS
 
 
 @pytest.fixture
 def victim(engine: Engine, cluster: Cluster, run: Command, project: str, tmp_path: Path) -> Victim:
     machine = tmp_path / "machine"
     machine.mkdir()
-    forking = Command([sys.executable, "-c", FORKING], machine, run.environment, run.processes)
-    process = forking.start(env={"XDG_CACHE_HOME": f"{machine}/cache", "HOME": str(machine)}, stdin=subprocess.PIPE)
+    process = start_forking(run, machine)
     image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
     return Victim(("--no-universal", "--via-push"), image, project, machine, process)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
 def test_a_program_that_is_killed_leaves_nothing_to_the_next_run(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, victim: Victim
+    engine: Engine, sandbox: Sandbox, cluster: Cluster, victim: Victim, part: int
 ) -> None:
-    dice = random.Random(2)
+    dice = random.Random(part)
     before = names(engine)
     left = 0
-    for number in range(KILLS):
+    for number in range(KILLS * PARTS):
+        if number >= KILLS and left:
+            break
         if number % 5 == 0:
             run_plainly(engine, cluster, [victim])
             assert names(engine) == before
@@ -469,6 +474,25 @@ def test_the_next_run_need_not_push_to_take_back_what_a_killed_one_has_left(
     assert [name for name in names(engine) if image.id not in name] == without
     assert engine.docker("image", "inspect", "--format", "{{.RepoTags}}", image.id).strip() == "[]"
     assert not list((tmp_path / "cache" / "arvados" / "docker").glob("*.pushing"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_name_that_the_engine_gives_when_the_run_has_ended(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, number: signal.Signals
+) -> None:
+    image = images.build(engine.host)
+    before = names(engine)
+    pid_file, asked = tmp_path / "pid", tmp_path / "asked"
+    hangs = docker_that(f'[ "$2" != tag ] || echo "$4" >{asked}; {hanging_in("tag", pid_file)}')
+    process = run.start("--project-uuid", project, "--via-push", image.id, env=hangs)
+    hanging_process(pid_file)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    engine.docker("tag", image.id, asked.read_text().strip())
+    assert names(engine) != before
+    stored(run("--project-uuid", project, image.name))
+    assert names(engine) == before
 
 
 def test_names_that_are_not_ours_stay(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
@@ -513,10 +537,13 @@ def is_back(engine: Daemon) -> bool:
     return False
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.usefixtures("engine")
 def test_an_engine_that_is_killed(
-    sandbox: Sandbox, cluster: Cluster, project: str, run: Command, tmp_path: Path
+    sandbox: Sandbox, cluster: Cluster, project: str, run: Command, tmp_path: Path, part: int
 ) -> None:
-    dice = random.Random(3)
+    dice = random.Random(part)
     with Immortal() as engine:
         image = images.build(engine.host, layers=layers(4.2, 0.1, 4.2))
         before = names(engine)

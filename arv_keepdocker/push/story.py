@@ -70,6 +70,8 @@ def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock
     checks.warn_of_found(found, request, tools)
     if plan is not None:
         outcome = _carry_out(plan, request, tools)
+        if not request.dry_run:
+            tools.cache.remove_leftovers()
     elif found.describe is not None:
         return store_found(found.describe(), request, tools, lock)
     else:

@@ -41,11 +41,17 @@ class TemporaryNames:
         try:
             with self._cache.writing():
                 os.pwrite(descriptor, f"{name} {image_id} {_of(engine)}\n".encode(), 0)
+            is_answered = False
             try:
                 engine.tag(image_id, name)
+                is_answered = True
                 yield
+            except EngineError:
+                is_answered = True
+                raise
             finally:
-                self._take_back(engine, image_id, name, path)
+                # An engine that was not waited for may still give the name; then the next run takes it back.
+                self._take_back(engine, image_id, name, path, anyway=is_answered)
         finally:
             os.close(descriptor)
 
