@@ -17,9 +17,11 @@ import pytest
 from tests.conftest import Command
 from tests.warm import Process, Warm
 
+ROOT = Path(__file__).parent.parent
+
 STATE = r"""
 import sys
-OURS = [name for name in sys.modules if name.partition(".")[0] in ("arvados", "arv_keepdocker", "tests")]
+OURS = [name for name in sys.modules if name.partition(".")[0] in ("arvados", "tests")]
 import arvados.commands.put, requests
 import gc, json, logging, os, resource, signal, subprocess, threading, time, warnings
 
@@ -162,7 +164,28 @@ def test_a_script(program: Callable[[str], Command], tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(f"#!{sys.executable}\nimport sys\nprint(__name__, sys.argv, sys.path)\n")
     script.chmod(0o755)
-    both(Command([str(script)], command.directory, command.environment, command.processes, command.warm), "x")
+    for words in (), ("x",):
+        run = Command([str(script)], command.directory, command.environment, [], command.warm)
+        both(run, *words)
+
+
+NOTHING_IS_READ = """
+import os, sys
+from tests.warm_server import import_ours
+
+import_ours()
+for name in [name for name in sys.modules if name.startswith("arv_keepdocker")]:
+    del sys.modules[name]
+for name in ("environ", "getcwd", "umask", "getuid", "geteuid", "getpid", "isatty"):
+    delattr(os, name)
+del sys.argv, sys.stdin, sys.stdout
+import_ours()
+"""
+
+
+def test_our_modules_read_nothing_of_a_process_when_they_are_imported(plain_environment: dict[str, str]) -> None:
+    """So that they are the same for each that is forked."""
+    subprocess.run([sys.executable, "-c", NOTHING_IS_READ], cwd=ROOT, env=plain_environment, check=True)
 
 
 def test_a_folder_that_is_gone(program: Callable[[str], Command], tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The server of tests.warm, a program.
 
-Importing what the SDK is built on takes most of a run of the command. This process imports that once, and forks one for
-each run, which makes itself what a new Python is: environment, folder, descriptors, standard streams, session, signals.
-It imports by itself the SDK, which reads the environment meanwhile, and all of ours.
+Importing takes most of a run of the command. This process imports once what the SDK is built on and our package, and
+forks one for each run, which makes itself what a new Python is: environment, folder, descriptors, standard streams,
+session, signals. It imports by itself the SDK, which reads the environment meanwhile; our modules do not.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import importlib
 import io
 import json
 import os
+import pkgutil
 import runpy
-import signal
+import selectors
 import socket
 import sys
 import threading
 import time
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 
 _IMPORTED_ALWAYS = ("arvados.commands.keepdocker", "arvados.commands.put", "requests")
-_OWN = ("arvados", "arv_keepdocker", "__main__")
+_OWN = ("arvados", "__main__")
 """What each process imports by itself, with all that is in these packages."""
+_NOT_OF_THE_COMMAND = ("arv_keepdocker.__main__", "arv_keepdocker.sandbox")
 
 
 def _import_what_is_needed() -> None:
@@ -32,6 +35,7 @@ def _import_what_is_needed() -> None:
         os.environ["HOME"] = os.devnull
         for module in _IMPORTED_ALWAYS:
             importlib.import_module(module)
+        import_ours()
         names = [name for name in sys.modules if name.partition(".")[0] not in _OWN]
         with open(write, "w") as file:
             file.write("\n".join(names))
@@ -47,46 +51,68 @@ def _import_what_is_needed() -> None:
             importlib.import_module(name)
 
 
+def import_ours() -> None:
+    """Import all modules that the command consists of."""
+    package = importlib.import_module("arv_keepdocker")
+    for module in pkgutil.walk_packages(package.__path__, "arv_keepdocker."):
+        if not module.name.startswith(_NOT_OF_THE_COMMAND):
+            importlib.import_module(module.name)
+
+
 def serve(connection: socket.socket) -> list[str]:
     """Fork processes for ever; returns in each of them, with the words of its command line."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the nannies need none
+    selector = selectors.DefaultSelector()
+    selector.register(connection, selectors.EVENT_READ)
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, 1 << 17, 4)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            break
-        for descriptor in descriptors:
-            os.close(descriptor)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    *streams, nanny = descriptors
-    if pid := os.fork():
-        connection.close()
-        _watch(pid, streams, socket.socket(fileno=nanny))
+        for key, _ in selector.select():
+            if key.fileobj is not connection:
+                key.data(selector, key.fd)
+                continue
+            message, descriptors, _, _ = socket.recv_fds(connection, 1 << 17, 4)
+            if not message:
+                os._exit(0)
+            pid = os.fork()
+            if pid == 0:
+                connection.detach()
+                selector.close()
+                return _begin(message, descriptors)
+            *streams, asked = descriptors
+            for descriptor in streams:
+                os.close(descriptor)
+            selector.register(os.pidfd_open(pid), selectors.EVENT_READ, partial(_tell, pid, asked))
+
+
+def _begin(message: bytes, descriptors: list[int]) -> list[str]:
+    """Make this process the one that was asked for; its words."""
+    *streams, asked = descriptors
     words, directory, environment, umask = json.loads(message)
     os.setsid()
     os.umask(umask)
     os.chdir(directory)
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
-    os.write(nanny, str(os.getpid()).encode())
-    connection.detach()
+    os.write(asked, str(os.getpid()).encode())
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _become_new(directory, environment)
     return list(words)
 
 
-def _watch(pid: int, streams: list[int], asked: socket.socket) -> NoReturn:
-    """Tell how the child ends; its process id may be used again when that has been heard."""
-    for descriptor in (0, 1, 2, *streams):
-        os.close(descriptor)
+def _tell(pid: int, asked: int, selector: selectors.BaseSelector, ended: int) -> None:
+    """Tell how the process has ended; its id may be used again when that has been heard."""
+    selector.unregister(ended)
+    os.close(ended)
     end = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert end is not None
     with contextlib.suppress(OSError):  # nobody wants to know
-        if end is not None:
-            asked.send(str(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status).encode())
-            asked.recv(1)
+        os.write(asked, str(end.si_status if end.si_code == os.CLD_EXITED else -end.si_status).encode())
+    selector.register(asked, selectors.EVENT_READ, partial(_forget, pid))
+
+
+def _forget(pid: int, selector: selectors.BaseSelector, asked: int) -> None:
+    selector.unregister(asked)
+    os.read(asked, 100)
     os.waitpid(pid, 0)
-    os._exit(0)
+    os.close(asked)
 
 
 def _become_new(directory: str, environment: dict[str, str]) -> None:
@@ -120,11 +146,12 @@ def _stream(number: int, name: str, mode: str) -> io.TextIOWrapper:
 
 def main() -> None:
     _import_what_is_needed()
+    import_ours()
     if threading.active_count() > 1:
         sys.exit("what was imported has started a thread, so that this process cannot fork")
     gc.freeze()
     words = serve(socket.socket(fileno=int(sys.argv[1])))
-    if words[1] == "-m":
+    if words[1:2] == ["-m"]:
         sys.argv = words[2:]
         runpy.run_module(words[2], run_name="__main__", alter_sys=True)
     else:
