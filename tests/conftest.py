@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from arv_keepdocker.sandbox import Sandbox
 
 
-# Stopped by either signal, the tests clean up.
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+# Stopped by either signal, the tests clean up. A shell has what it starts in the background ignore SIGINT, and with it
+# all that the tests start.
+for _signal in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(_signal, signal.default_int_handler)
 
 
 _ENGINES = {"engine", "other_engine", "podman", "registry"}
@@ -42,7 +44,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="only what needs no engine and no registry")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: takes ten seconds or more, and so begins before the others")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     if config.getoption("--quick"):
         chosen = _quick(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -66,11 +73,11 @@ def engine() -> Iterator[Engine]:
         yield engine
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def other_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine to load an image into, as a compute node does; first `forget()` the image there.
 
-    It is an empty one, unless we may not start one: then it is the first engine again.
+    It is one of our own, unless we may not start one: then it is the first engine again.
     """
     if os.geteuid() == 0 and shutil.which("dockerd"):
         with Daemon() as daemon:
@@ -189,6 +196,15 @@ def project(cluster: Cluster) -> Iterator[str]:
     yield uuid
     cluster.clear_faults()
     groups.delete(uuid=uuid).execute()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> str:
+    """The path of an archive of an image unlike any other: of what Arvados has already, Keep is given nothing."""
+    path = tmp_path / "archive.tar"
+    with path.open("wb") as file:
+        images.write_archive(file)
+    return str(path)
 
 
 @dataclass(frozen=True)

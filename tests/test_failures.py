@@ -69,7 +69,8 @@ def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
     owned = [["owner_uuid", "=", project]]
     collections = api.collections().list(filters=owned, select=["uuid"]).execute()["items"]
     assert [collection["uuid"] for collection in collections] == [uuid]
-    keep = KeepClient(api_client=api, block_cache=KeepBlockCache(disk_cache=False))
+    # Threads that fetch ahead would never end.
+    keep = KeepClient(api_client=api, block_cache=KeepBlockCache(disk_cache=False), num_prefetch_threads=0)
     reader = CollectionReader(uuid, api_client=api, keep_client=keep)
     (filename,) = reader
     links = [
@@ -301,6 +302,7 @@ def test_a_save_that_is_killed(
     assert cached(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon to kill")
 @pytest.mark.usefixtures("engine")
 def test_a_daemon_that_is_killed_during_the_save(
@@ -455,6 +457,7 @@ def test_an_interrupted_upload_of_the_universal_form_goes_on(
     assert cached(tmp_path) == []
 
 
+@pytest.mark.long
 def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
     image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=2)

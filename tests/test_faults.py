@@ -180,6 +180,7 @@ def test_a_keep_service_that_takes_nothing(
     assert cached(tmp_path) == []
 
 
+@pytest.mark.long
 def test_keep_that_is_away_for_half_a_minute(
     engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
 ) -> None:

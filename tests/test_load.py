@@ -61,6 +61,7 @@ def of_this_run(directory: Path) -> list[str]:
     )
 
 
+@pytest.mark.long
 def test_a_hundred_images_in_a_row(
     engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path, way: tuple[str, ...]
 ) -> None:

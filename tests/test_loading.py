@@ -8,7 +8,7 @@ import json
 import lzma
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,12 @@ from arv_keepdocker.images.layers import sha256
 from arv_keepdocker.sandbox import Sandbox
 from tests import canonical
 from tests.conftest import Cluster, Command, Result, stored
-from tests.engines import Daemon, Engine, Podman
+from tests.engines import Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
 from tests.test_failures import cached, failed, nothing_recorded, wait_until
 
 ARCHIVES = FIXTURES / "archives"
 USABLE = sorted(name for name in FACTS if "incomplete" not in name)
-
-
-@pytest.fixture(scope="module")
-def node(engine: Engine) -> Iterator[Engine]:
-    """The engine of a compute node."""
-    if engine.host is not None:
-        with Daemon() as daemon:
-            yield daemon
-    else:
-        yield engine
 
 
 def fetched(uuid: str, cluster: Cluster, run_tool: Callable[..., Result], directory: Path) -> tuple[str, Path]:
@@ -57,14 +47,14 @@ def document(tar: tarfile.TarFile, name: str) -> Any:
     return json.load(file)
 
 
-def runs_on_docker(node: Engine, image_id: str, path: Path) -> None:
-    node.docker("load", "--input", str(path))
+def runs_on_docker(engine: Engine, image_id: str, path: Path) -> None:
+    engine.docker("load", "--input", str(path))
     try:
-        assert json.loads(node.docker("image", "inspect", image_id))[0]["Id"] == image_id
-        container = node.docker("create", "--network", "none", image_id, "/command").strip()
-        node.docker("rm", container)
+        assert json.loads(engine.docker("image", "inspect", image_id))[0]["Id"] == image_id
+        container = engine.docker("create", "--network", "none", image_id, "/command").strip()
+        engine.docker("rm", container)
     finally:
-        node.forget(image_id)
+        engine.forget(image_id)
 
 
 def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
@@ -79,11 +69,25 @@ def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
             podman.run("rmi", "--force", digits)
 
 
+@pytest.fixture(scope="session")
+def runs(other_engine: Engine, podman: Podman) -> Callable[[str, Path], None]:
+    """Checks that the file with the image runs on a compute node; the same bytes need not be loaded twice."""
+    seen: set[tuple[str, str]] = set()
+
+    def check(image_id: str, path: Path) -> None:
+        file = (image_id, sha256(path.read_bytes()))
+        if file not in seen:
+            runs_on_docker(other_engine, image_id, path)
+            runs_on_podman(podman, image_id, path)
+            seen.add(file)
+
+    return check
+
+
 @pytest.mark.parametrize("universal", [False, True], ids=["plain", "universal"])
 @pytest.mark.parametrize("name", USABLE)
 def test_every_archive_runs_where_it_is_loaded(
-    node: Engine,
-    podman: Podman,
+    runs: Callable[[str, Path], None],
     cluster: Cluster,
     project: str,
     run: Command,
@@ -116,8 +120,7 @@ def test_every_archive_runs_where_it_is_loaded(
         assert config["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
     properties = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"][0]["properties"]
     assert properties.get("arv:universal", False) == universal
-    runs_on_docker(node, image_id, path)
-    runs_on_podman(podman, image_id, path)
+    runs(image_id, path)
     # The same again is found.
     again = run("--project-uuid", project, form, "--from-archive", str(ARCHIVES / name), "some/name", "v1")
     assert stored(again) == uuid
@@ -219,7 +222,7 @@ def test_a_universal_image_is_universal_already(
 
 @pytest.mark.parametrize("index", [False, True])
 def test_a_universal_image_that_an_engine_took_apart_is_put_together_again(
-    node: Engine,
+    other_engine: Engine,
     cluster: Cluster,
     project: str,
     run: Command,
@@ -242,7 +245,7 @@ def test_a_universal_image_that_an_engine_took_apart_is_put_together_again(
         manifest = document(tar, f"blobs/{image_id.replace(':', '/')}")
         assert named["digest"] == image_id
         assert f"blobs/{manifest['config']['digest'].replace(':', '/')}" in tar.getnames()
-    runs_on_docker(node, image_id, path)
+    runs_on_docker(other_engine, image_id, path)
     assert stored(run("--project-uuid", project, "--universal", "--from-archive", str(path))) == uuid
 
 
@@ -354,7 +357,7 @@ def several(path: Path, *names: str) -> None:
 
 
 def test_one_of_several_images(
-    node: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+    other_engine: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
 ) -> None:
     both = tmp_path / "both.tar"
     several(both, "docker20-tiny-byname.tar", "docker20-solo-byname.tar")
@@ -365,7 +368,7 @@ def test_one_of_several_images(
     uuid = stored(run("--project-uuid", project, "--from-archive", str(both), "d29/tiny", "1"))
     image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
     assert image_id == FACTS["docker20-tiny-byname.tar"]["config_digest"]
-    runs_on_docker(node, image_id, path)
+    runs_on_docker(other_engine, image_id, path)
 
 
 def test_a_platform_that_the_archive_does_not_have(project: str, run: Command) -> None:
@@ -417,7 +420,7 @@ def test_usage(run: Command) -> None:
 @pytest.mark.parametrize("universal", [False, True])
 def test_podman(
     podman: Podman,
-    node: Engine,
+    other_engine: Engine,
     cluster: Cluster,
     project: str,
     run: Command,
@@ -444,7 +447,7 @@ def test_podman(
     assert names == {image_id, "d29/tiny:1", "localhost/d29/tiny:1"}
     config_digest = FACTS["podman4-tiny-byname.tar"]["config_digest"]
     assert (image_id == config_digest) != universal
-    runs_on_docker(node, image_id, path)
+    runs_on_docker(other_engine, image_id, path)
     # By its id, short and full.
     for word in (config_digest, config_digest[7:19]):
         assert stored(run(*words, word, env=environment)) == uuid

@@ -19,18 +19,12 @@ import pytest
 
 from arv_keepdocker.sandbox import Sandbox
 from arv_keepdocker.sandbox.certificate import tls_context
-from tests import hostile
 from tests.conftest import Command, stored
 from tests.test_failures import failed
 
 AT_ONCE = 5
 """Seconds."""
 RETRYING = re.compile(r"arv-keepdocker: (.+); trying again in \d+ s \((\d+) of (\d+)\)")
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> str:
-    return str(hostile.write(hostile.image(), tmp_path / "archive.tar"))
 
 
 @contextmanager
@@ -415,6 +409,7 @@ def test_what_arvados_says_comes_without_addresses_inside_the_cluster(
         assert part not in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("service", "what"), [("api", "waiting for Arvados: "), ("keep", "waiting for Keep to take a block")]
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from tests import hostile, images
+from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, failed, nothing_recorded, records
@@ -24,11 +24,6 @@ JUST_READS = [
     "GET /arvados/v1/groups/",
 ]
 """As `READ_ONLY`, but the token may not ask for its own scopes."""
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> str:
-    return str(hostile.write(hostile.image(), tmp_path / "archive.tar"))
 
 
 def nothing_sent(sandbox: Sandbox) -> bool:

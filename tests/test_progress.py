@@ -54,6 +54,7 @@ def end_of(lines: list[Shown]) -> float:
     return next(line.time for line in lines if "stored " in line.text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rate", "sizes"), [(1e6, (4.5, 2, 1)), (30e6, (60, 50, 40)), (0, (60, 60, 50))])
 def test_the_time_left_is_true(
     archive: Callable[..., str], sandbox: Sandbox, project: str, run: Command, rate: float, sizes: tuple[float, ...]
@@ -70,6 +71,7 @@ def test_the_time_left_is_true(
         assert any(line.left is not None and (line.percent or 0) >= 20 for line in lines)
 
 
+@pytest.mark.long
 def test_a_keep_that_stands_still(archive: Callable[..., str], sandbox: Sandbox, project: str, run: Command) -> None:
     """The display says that nothing moves, for as long as that is so, and is right again afterwards."""
     file = archive(4.5, 4.5)
@@ -146,6 +148,7 @@ def test_progress_for_programs(engine: Engine, project: str, run: Command) -> No
     assert re.fullmatch(r"\S+ \d+: (\d+) written \1 total", last)
 
 
+@pytest.mark.long
 def test_progress_in_a_log(engine: Engine, sandbox: Sandbox, project: str, run: Command) -> None:
     image = images.build(engine.host, layers=layers(8))
     sandbox.fault("delay", service="keep", method="PUT", seconds=31, times=1)

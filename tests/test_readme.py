@@ -139,6 +139,7 @@ def normal(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
+@pytest.mark.long
 def test_readme_shows_what_is_printed(reader: Reader) -> None:
     for session in sessions(ROOT / "README.md"):
         printed = reader.runs([command for command, _ in session])
@@ -155,5 +156,6 @@ def test_a_workflow_gets_the_image_that_readme_stores(reader: Reader) -> None:
     assert image_run_for(api, name.replace("bio/", f"{REPOSITORIES}/"), home) == content
 
 
+@pytest.mark.long
 def test_the_recorded_session_is_what_is_shown_today(engine: Engine) -> None:
     assert recording.normal(recording.recorded(engine)) == recording.normal(recording.FILE.read_text())

@@ -20,7 +20,7 @@ import pytest
 from arv_keepdocker.sandbox import Sandbox
 from arv_keepdocker.sandbox.certificate import tls_context
 from arv_keepdocker.terminal.display import Display
-from tests import hostile, images
+from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, Way, failed, nothing_recorded, wait_until
@@ -38,11 +38,6 @@ def secret_of(run: Command) -> str:
 
 def kept(directory: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and not path.is_symlink()}
-
-
-@pytest.fixture
-def small_archive(tmp_path: Path) -> str:
-    return str(hostile.write(hostile.image(), tmp_path / "archive.tar"))
 
 
 # Shown and kept nowhere
@@ -93,12 +88,12 @@ def test_an_interrupted_upload_keeps_no_token(
 @pytest.mark.parametrize("path", ["users/current", "/links", "/collections", "discovery"])
 @pytest.mark.parametrize("whole", [True, False], ids=["token", "secret"])
 def test_arvados_repeats_the_token(
-    sandbox: Sandbox, project: str, run: Command, small_archive: str, path: str, whole: bool, debug: str | None
+    sandbox: Sandbox, project: str, run: Command, archive: str, path: str, whole: bool, debug: str | None
 ) -> None:
     told = run.environment["ARVADOS_API_TOKEN"] if whole else secret_of(run)
     says = [f"who is {told}?\nnobody is {told}"]
     sandbox.fault("status", service="api", path=path, status=422, errors=says, times=None)
-    result = run("--retries=0", "--from-archive", small_archive, env={"ARVADOS_DEBUG": debug})
+    result = run("--retries=0", "--from-archive", archive, env={"ARVADOS_DEBUG": debug})
     assert result.status == 6
     assert secret_of(run) not in result.stderr
     assert "nobody is (hidden)" in result.stderr
@@ -178,12 +173,10 @@ def test_a_token_on_the_command_line(run: Command) -> None:
 
 
 @DEBUGGING
-def test_keep_repeats_the_token(
-    sandbox: Sandbox, project: str, run: Command, small_archive: str, debug: str | None
-) -> None:
+def test_keep_repeats_the_token(sandbox: Sandbox, project: str, run: Command, archive: str, debug: str | None) -> None:
     says = [f"who is {run.environment['ARVADOS_API_TOKEN']}?"]
     sandbox.fault("status", service="keep", status=422, errors=says, times=None)
-    words = ("--project-uuid", project, "--retries=0", "--from-archive", small_archive)
+    words = ("--project-uuid", project, "--retries=0", "--from-archive", archive)
     result = run(*words, env={"ARVADOS_DEBUG": debug})
     assert result.status == 6
     assert secret_of(run) not in result.stderr
@@ -309,7 +302,7 @@ def listening(directory: Path) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("insecure", [None, "0", "no", "1", "yes"])
 def test_servers_are_checked_unless_the_user_says_otherwise(
-    sandbox: Sandbox, project: str, run: Command, small_archive: str, tmp_path: Path, insecure: str | None
+    sandbox: Sandbox, project: str, run: Command, archive: str, tmp_path: Path, insecure: str | None
 ) -> None:
     trusting = insecure in ("1", "yes")
     with listening(tmp_path) as (url, heard):
@@ -318,7 +311,7 @@ def test_servers_are_checked_unless_the_user_says_otherwise(
             "SSL_CERT_FILE": str(sandbox.certificate),
             "ARVADOS_KEEP_SERVICES": url,
         }
-        words = ("--project-uuid", project, "--retries=0", "--from-archive", small_archive)
+        words = ("--project-uuid", project, "--retries=0", "--from-archive", archive)
         failed(run(*words, env=keep), 6, "403" if trusting else "ertificate")
         assert bool(heard) == trusting
         heard.clear()

@@ -324,6 +324,7 @@ def test_what_was_made_is_not_made_again_when_the_answer_is_lost(
 # The universal form, and archives
 
 
+@pytest.mark.long
 def test_both_ways_store_the_same(
     engine: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
 ) -> None:

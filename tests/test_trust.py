@@ -132,6 +132,7 @@ def image_id(path: Path) -> str:
         return archive.read_image(file, NoSink(), Selection()).id
 
 
+@pytest.mark.long
 def test_silent_says_which_lock_it_waits_for(project: str, run: Command, tmp_path: Path) -> None:
     path = archive_of_a_new_image(tmp_path)
     directory = tmp_path / "cache" / "arvados" / "docker"
@@ -149,6 +150,7 @@ def test_silent_says_which_lock_it_waits_for(project: str, run: Command, tmp_pat
     assert out
 
 
+@pytest.mark.long
 def test_silent_says_that_another_run_has_the_journal(project: str, run: Command, tmp_path: Path) -> None:
     stored(run("--project-uuid", project, "--from-archive", str(archive_of_a_new_image(tmp_path))))
     (journal,) = journals(tmp_path)
@@ -227,6 +229,7 @@ def test_an_engine_ended_by_a_signal_without_a_name(run: Command, docker_that: D
     failed(run(images.unique_name(), env=docker_that("kill -40 $$")), 4, "ended by signal 40")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("hangs", "options"), [("inspect", ()), ("pull", ("--pull",)), ("save", ()), ("save", ("--via-arv-put",))]
 )
@@ -242,6 +245,7 @@ def test_silent_says_what_the_engine_is_asked(
     process.communicate(timeout=SECONDS)
 
 
+@pytest.mark.long
 def test_silent_says_that_standard_input_gives_nothing(project: str, run: Command) -> None:
     begin, end = os.pipe()
     process = run.start("--silent", "--project-uuid", project, "--from-archive", "-", stdin=begin)
@@ -254,6 +258,7 @@ def test_silent_says_that_standard_input_gives_nothing(project: str, run: Comman
     assert "empty" in shown
 
 
+@pytest.mark.long
 def test_silent_says_which_pipe_nobody_writes_to(project: str, run: Command, tmp_path: Path) -> None:
     archive = archive_of_a_new_image(tmp_path)
     pipe = tmp_path / "pipe"

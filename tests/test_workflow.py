@@ -62,6 +62,7 @@ def cwl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "bin"
 
 
+@pytest.mark.long
 def test_every_image_of_a_workflow_is_found(
     engine: Engine, cluster: Cluster, project: str, cwl: Path, run: Command, tmp_path: Path
 ) -> None:
