@@ -123,6 +123,17 @@ def _next(done: "queue.SimpleQueue[object]") -> object:
             return done.get(timeout=1)
 
 
+def in_order(count: int, known: dict[int, Item], arriving: Iterator[tuple[int, Item]]) -> Iterator[Item]:
+    """The items with the numbers from 0 on, as soon as those before are there: the `known`, and those that arrive."""
+    for number in range(count):
+        while number not in known:
+            arrived, item = next(arriving)
+            known[arrived] = item
+        yield known.pop(number)
+    for _ in arriving:  # it may have to finish
+        raise AssertionError("there is one too many")
+
+
 def _start(run: Callable[[], None], count: int) -> int:
     """Run it in so many threads, or in fewer, and say in how many."""
     for number in range(count):

@@ -151,6 +151,7 @@ def test_the_manual_page(tmp_path: Path) -> None:
         help_texts.FILTERS,
         help_texts.JSON_KEYS,
         help_texts.RESULT_KEYS,
+        help_texts.CHECK_KEYS,
     )
     for term in [str(term) for table in tables for term in table] + [command for _, command in help_texts.EXAMPLES]:
         assert f"\n{term}\n" in plain

@@ -8,6 +8,7 @@ from ..errors import ArvadosError, ImageNotFoundError, UsageError
 from ..images import reference
 from ..images.platform import Platform
 from ..images.reference import Reference
+from ..keep.locators import block_size, locators
 from . import stored_images
 from .arvados_errors import ArvadosRefusedError
 from .client import ArvadosClient, Record
@@ -61,6 +62,11 @@ class Located:
     @property
     def content(self) -> str:
         return str(self.record["portable_data_hash"])
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(map(block_size, set(locators([self.record["manifest_text"]]))))
 
     @property
     def owner(self) -> str | None:

@@ -50,7 +50,7 @@ class Snapshot(ArvadosClient):
 
     def load_collections(self, uuids: Iterable[str], contents: Iterable[str] = ()) -> None:
         """Read collections by their UUIDs, and all that have these portable data hashes, and the links to them."""
-        wanted = sorted(set(contents))
+        wanted = sorted(set(contents) - self._contents)
         with_these = super().list_in("collections", "portable_data_hash", wanted, [], _COLLECTION)
         found = {record["uuid"]: record for record in with_these}
         self._collections.update(found)

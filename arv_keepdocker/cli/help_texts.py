@@ -115,6 +115,25 @@ RESULT_KEYS: Mapping[str, str] = {
     "seconds": "how long it took",
 }
 
+CHECK_KEYS: Mapping[str, str] = {
+    "image": "SOURCE [IMAGE [TAG]] as it was given",
+    "verdict": "`good`; `incomplete` (it can run, and names or a copy in the project are missing); `mendable` (it is "
+    "whole, and without `--dry-run` it would be stored anew); or `broken` (it cannot run anywhere)",
+    "faults": "why it is broken, each in words: blocks that Keep does not have, damaged layers, wrong links, ...",
+    "findings": "what else is not as it should be, such as an id that only some engines know",
+    "would_make": "what would be written to Arvados, each in words",
+    "collection_uuid": "the collection that was checked; its portable data hash where only that is known",
+    "portable_data_hash": "of the collection's content",
+    "id": "the id that its file is named for; null if that is none",
+    "right_id": "the id by which engines find it, or would if it were stored anew; null if that is not known",
+    "form": "`plain` or `universal`; null if it is not in the canonical form",
+    "names": "the names that it has, or would get",
+    "size": "bytes of its blocks",
+    "layers": "for each layer, base first, an object with `diff_id` and `size` in bytes; null if they are not known",
+    "exit_status": "5 if it is broken, 7 if something would be written, else 0",
+    "seconds": "how long it took",
+}
+
 ERROR_KEYS: Mapping[str, str] = {
     "image": "IMAGE [TAG] as it was given",
     "error": "what went wrong",

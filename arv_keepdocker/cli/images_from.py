@@ -36,6 +36,10 @@ def store_images(options: argparse.Namespace, connect: Callable[[], ArvadosClien
     common = make_request(options)
     requests = [_request(options, common, image) for image in images]
     tools = make_tools(options, connect, display)
+    if options.from_arvados is not None and options.dry_run:
+        from .verdicts import check_many
+
+        return check_many(options, images, requests, tools)
     result = Result([])
     started = time.monotonic()
 

@@ -23,17 +23,7 @@ def page(parser: argparse.ArgumentParser, version: str, date: str) -> str:
             "Of several patterns one has to match; other filters all have to.",
             *_table({f"`{pattern}`": meaning for pattern, meaning in help_texts.FILTERS.items()}),
         ],
-        "JSON": [
-            ".PP",
-            _text("The objects that `--format` json and jsonl print have these keys. Others may be added."),
-            *_table({f"`{key}`": meaning for key, meaning in help_texts.JSON_KEYS.items()}),
-            ".PP",
-            _text("The object that `--format` json prints of an image that was stored has these:"),
-            *_table({f"`{key}`": meaning for key, meaning in help_texts.RESULT_KEYS.items()}),
-            ".PP",
-            _text("With `--images-from`, each object is on a line of its own. That of an image that failed has these:"),
-            *_table({f"`{key}`": meaning for key, meaning in help_texts.ERROR_KEYS.items()}),
-        ],
+        "JSON": _objects(),
         "EXAMPLES": _examples(name),
         "EXIT STATUS": [
             *_table({f"`{status}`": meaning for status, meaning in help_texts.EXIT_STATUSES.items()}),
@@ -70,6 +60,22 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
         lines.append(f'.SS "{(group.title or "").capitalize()}"')
         for action in shown:
             lines += [".TP", _invocation(action), _text(formatter._expand_help(action))]
+    return lines
+
+
+def _objects() -> list[str]:
+    """What is printed as JSON."""
+    tables = {
+        "The objects that `--format` json and jsonl print have these keys. Others may be added.": help_texts.JSON_KEYS,
+        "The object that `--format` json prints of an image that was stored has these:": help_texts.RESULT_KEYS,
+        "With `--from-arvados` and `--dry-run`, the object has these:": help_texts.CHECK_KEYS,
+        "With `--images-from`, each object is on a line of its own. That of an image that failed has these:": (
+            help_texts.ERROR_KEYS
+        ),
+    }
+    lines = []
+    for words, keys in tables.items():
+        lines += [".PP", _text(words), *_table({f"`{key}`": meaning for key, meaning in keys.items()})]
     return lines
 
 

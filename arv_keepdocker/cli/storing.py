@@ -42,8 +42,13 @@ _ARV_PUT_THREADS = 64
 def store_image(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
     """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
     request = make_request(options)
-    outcome = push(request, make_tools(options, connect, display))
+    tools = make_tools(options, connect, display)
     image = " ".join(filter(None, (options.from_arvados, options.image, options.tag))) or None
+    if request.sought is not None and request.dry_run:
+        from .verdicts import check_one
+
+        return check_one(options, str(image), request, tools)
+    outcome = push(request, tools)
     return Result([shown(options, image, outcome)], status_of(request, outcome))
 
 

@@ -29,12 +29,20 @@ def key_of(words: Iterable[str]) -> str:
 class Checks:
     """The file. Without a `path`, or where it cannot be used, a run goes on without it."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, resume: bool = True) -> None:
+        """Without `resume`, what an earlier run has left is forgotten."""
         self._path = path
         self._lock = threading.Lock()
+        if not resume:
+            self.forget()
         self._known: dict[str, Mapping[str, Any]] = dict(self._read())
         self.count = len(self._known)
         """How much an earlier run has left."""
+
+    @staticmethod
+    def filename(journal: str) -> str:
+        """What the file is called that belongs to a journal's."""
+        return journal.partition(".")[0] + ".checks"
 
     def find(self, key: str) -> Mapping[str, Any] | None:
         """What was found out, perhaps nothing in particular; None if it was not read."""

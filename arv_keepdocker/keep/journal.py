@@ -8,7 +8,9 @@ A line is one of these:
 - `blob DIGEST DIFF_ID`: the layer that a blob is when it is unpacked;
 - `push PORT REPOSITORY`: where an engine was told to push to, of which the last one is good;
 - `image BLOCK DIGEST=SIZE ...`: the layers of a canonical archive whose last block this is; or `-` if it is no such
-  archive's. Blocks never change.
+  archive's. Blocks never change;
+- `form BLOCK ID FORM`: the image that the canonical archive is whose last block this is, and whether it is `plain` or
+  `universal`.
 
 The file's name has a digest of cluster and token, so that nobody reads in vain what is another's.
 """
@@ -37,6 +39,7 @@ _NOTES = {
     "push": re.compile(r"push \d{1,5} [a-z0-9-]{1,100}"),
     "blob": re.compile(rf"blob {_DIGEST} {_DIGEST}"),
     "image": re.compile(rf"image {_BLOCK} (?:-|{_DIGEST}=\d{{1,18}}(?: {_DIGEST}=\d{{1,18}})*)"),
+    "form": re.compile(rf"form {_BLOCK} {_DIGEST} (?:plain|universal)"),
 }
 
 
@@ -52,6 +55,8 @@ class Notes:
     """The diff ids of layers, by the digests of blobs."""
     push: tuple[int, str] | None = None
     """The port and the repository that an engine has pushed to."""
+    forms: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """By the last block of an archive: the image's id, and whether it is in the universal form."""
     images: dict[str, Mapping[str, int]] = field(default_factory=dict)
     """By the last block of an archive (`md5+size`): its layers' digests, base first, and their sizes; no layers where
     the archive is not canonical."""
@@ -118,6 +123,10 @@ class Journal:
         """Remember what canonical archive has this last block (`md5+size`); without layers: none that has any."""
         self._add(f"image {block} {' '.join(f'{digest}={size}' for digest, size in layers.items()) or '-'}")
 
+    def add_form(self, block: str, image_id: str, universal: bool) -> None:
+        """Remember which image the canonical archive is that has this last block (`md5+size`)."""
+        self._add(f"form {block} {image_id} {'universal' if universal else 'plain'}")
+
     def _add(self, line: str) -> None:
         try:
             with self._locked() as descriptor:
@@ -162,6 +171,8 @@ def _notes(lines: Iterable[str]) -> Notes:
             notes.blobs[words[0]] = words[1]
         elif kind == "push":
             notes.push = int(words[0]), words[1]
+        elif kind == "form":
+            notes.forms[words[0]] = words[1], words[2] == "universal"
         elif kind == "image":
             pairs = (word.partition("=") for word in words[1:] if word != "-")
             notes.images[words[0]] = {digest: int(size) for digest, _, size in pairs}

@@ -222,11 +222,13 @@ class KeepSink:
         return unit_header(layer) + data + bytes(padding(layer.size))
 
     def _note(self, arrangement: Arrangement, locator: str) -> None:
-        layers = [layer for segment in arrangement.segments for layer in segment.layers]
-        if self._journal is None or block_key(locator) in self._notes.images:
+        key, layers = block_key(locator), [layer for segment in arrangement.segments for layer in segment.layers]
+        if self._journal is None:
             return
-        if all(layer.compression is None for layer in layers):
-            self._journal.add_image(block_key(locator), {layer.stored_digest: layer.size for layer in layers})
+        if key not in self._notes.forms:
+            self._journal.add_form(key, arrangement.image_id, arrangement.universal)
+        if key not in self._notes.images and all(layer.compression is None for layer in layers):
+            self._journal.add_image(key, {layer.stored_digest: layer.size for layer in layers})
 
     @property
     def _notes(self) -> Notes:

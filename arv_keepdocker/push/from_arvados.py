@@ -48,11 +48,16 @@ def looking(tools: Tools) -> Tools:
     return replace(tools, catalog=Catalog(Snapshot(tools.catalog.client), tools.catalog.projects))
 
 
+def snapshot_of(tools: Tools) -> Snapshot:
+    """What is remembered."""
+    assert isinstance(tools.catalog.client, Snapshot)
+    return tools.catalog.client
+
+
 def find(request: Request, project: str, tools: Tools) -> Located:
     """The collection that is meant. Raises ImageNotFoundError or ArvadosError."""
-    client = tools.catalog.client
+    client = snapshot_of(tools)
     assert request.sought is not None
-    assert isinstance(client, Snapshot)
     load(client, [request.sought], [request.name] if request.name is not None else [])
     return locate(client, request.sought, project, request.platform)
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..catalog.client import Record
-from ..catalog.entry import UNIVERSAL
 from ..catalog.links import HASH_LINK
 from ..catalog.located import Located
 from ..errors import ArchiveError, ArvadosError
@@ -75,16 +74,15 @@ def known_form(located: Located, request: Request, tools: Tools, get: Get) -> Fo
     uploader = streaming_uploader(request, tools, dry_run=True)
     journal = uploader.journal if request.resume else None
     key = block_key(blocks[-1])
-    link = located.by_id
-    if journal is not None and link is not None and request.platform is None and journal.read(0).images.get(key):
-        return Form(link.properties.get(UNIVERSAL) is True)
+    noted = journal.read(0).forms.get(key) if journal is not None else None
+    if noted is not None and request.platform is None and located.by_id is not None:
+        return Form(noted[1]) if noted[0] == located.image_id else None
     arrangement = last_block(located, blocks, get)
-    if arrangement is None or arrangement.image_id != located.image_id:
+    if arrangement is None:
         return None
-    layers = [layer for segment in arrangement.segments for layer in segment.layers]
-    if journal is not None and request.remember and all(layer.compression is None for layer in layers):
-        journal.add_image(key, {layer.stored_digest: layer.size for layer in layers})
-    return Form(arrangement.universal, arrangement)
+    if journal is not None and request.remember and noted is None:
+        journal.add_form(key, arrangement.image_id, arrangement.universal)
+    return Form(arrangement.universal, arrangement) if arrangement.image_id == located.image_id else None
 
 
 def last_block(located: Located, blocks: Sequence[str], get: Get) -> Arrangement | None:

@@ -16,7 +16,7 @@ from ..catalog.located import load
 from ..catalog.snapshot import Snapshot
 from ..errors import KeepdockerError
 from ..keep.run_lock import RunLock
-from ..parallel import side_by_side
+from ..parallel import in_order, side_by_side
 from ..store.content import Content
 from ..terminal.image_display import ImageDisplay
 from . import checks
@@ -45,11 +45,7 @@ def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> It
         else:
             results[number] = request
     arriving = _Pipeline(wanted, tools).results() if wanted else iter(())
-    for number in range(len(requests)):
-        while number not in results:
-            arrived, result = next(arriving)
-            results[arrived] = result
-        yield results.pop(number)
+    yield from in_order(len(requests), results, arriving)
 
 
 class _Pipeline:

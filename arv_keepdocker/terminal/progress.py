@@ -210,6 +210,44 @@ class Progress(Activity):
         return max(reading + tail, sending)
 
 
+class CheckProgress(Activity):
+    """Shows, until the `with` block ends, how much has been read of what is checked."""
+
+    def __init__(
+        self,
+        display: Display,
+        what: str,
+        read: Callable[[], int],
+        total: int,
+        machine_line: Callable[[int, int | None], str],
+    ) -> None:
+        """`read` tells how many of the `total` bytes; `machine_line` is what a program is told."""
+        super().__init__(display, what)
+        self._read = read
+        self._total = total
+        self._machine_line = machine_line
+        self._pace = Pace()
+
+    def _show(self) -> None:
+        super()._show()
+        if self._display.progress is Style.BATCH:
+            self._display.write(self._machine_line(self._read(), self._total))
+
+    def _look(self) -> None:
+        self._pace.note(self.seconds, self._read())
+
+    def _line(self) -> tuple[str, str]:
+        read, rate = self._read(), self._pace.rate
+        words = [f"{min(100 * read // max(self._total, 1), 99)}%", f"{read >> 20} of {self._total >> 20} MiB"]
+        left = _seconds(max(self._total - read, 0), rate)
+        if self._pace.is_still:
+            words += [f"nothing moves for {_clock(self._pace.idle)}", "time left unknown"]
+        else:
+            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
+            words.append(f"{_clock(max(left, 1))} left" if left is not None else "time left unknown")
+        return self._what, f": {', '.join(words)}"
+
+
 def _seconds(count: int, rate: float | None) -> float | None:
     if not count:
         return 0.0

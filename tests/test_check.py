@@ -1,0 +1,215 @@
+"""--from-arvados --dry-run: what is wrong with images that Arvados has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arv_keepdocker.cli import help_texts
+from arv_keepdocker.sandbox import Sandbox
+from tests import images
+from tests.conftest import Cluster, Command, stored
+from tests.test_from_arvados import HASH, NAME, archive, collection, content, keep_requests, links_to, new_project
+
+BIG = 5 << 20
+
+
+def check(run: Command, *words: str, **options: Any) -> tuple[int, dict[str, Any]]:
+    """The exit status, and what is printed as JSON; nothing is written."""
+    result = run("--dry-run", "--format", "json", "--from-arvados", *words, **options)
+    assert result.status in (0, 5, 7), result.stderr
+    values: dict[str, Any] = json.loads(result.stdout)
+    assert list(values) == list(help_texts.CHECK_KEYS)
+    assert values["exit_status"] == result.status
+    return result.status, values
+
+
+def blocks(cluster: Cluster, uuid: str) -> list[str]:
+    return [word for word in collection(cluster, uuid)["manifest_text"].split() if word[32:33] == "+"]
+
+
+def writes(sandbox: Sandbox) -> list[Mapping[str, Any]]:
+    return [request for request in sandbox.requests() if request["method"] != "GET"]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> images.Image:
+    """With a small layer, one that has blocks of its own, and another small one."""
+    layers = [{"a": os.urandom(100)}, {"b": os.urandom(BIG)}, {"c": os.urandom(100)}]
+    return archive(tmp_path / "image.tar", layers=layers)
+
+
+@pytest.fixture
+def there(image: images.Image, project: str, run: Command) -> str:
+    return stored(run("--project-uuid", project, "--from-archive", "image.tar"))
+
+
+def test_all_is_well(image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox) -> None:
+    sandbox.clear_requests()
+    status, values = check(run, image.name, "--project-uuid", project)
+    assert (status, values["verdict"], values["faults"], values["would_make"]) == (0, "good", [], [])
+    assert (values["id"], values["right_id"], values["form"]) == (image.id, image.id, "plain")
+    assert [layer["diff_id"] for layer in values["layers"]] == image.diff_ids
+    assert values["collection_uuid"] == there
+    # Every block is read, once.
+    read = keep_requests(sandbox)
+    assert len(read) == len(set(read))
+    assert not writes(sandbox)
+    result = run("--project-uuid", project, "--dry-run", "--from-arvados", there)
+    assert (result.status, result.stdout) == (0, f"good {there} {there}\n")
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_lost_block(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster, which: int
+) -> None:
+    found = blocks(cluster, there)
+    assert len(found) == 4
+    assert check(run, there, "--project-uuid", project)[0] == 0
+    assert sandbox.lose_block(found[which])
+    sandbox.clear_requests()
+    status, values = check(run, there, "--project-uuid", project)
+    assert (status, values["verdict"], values["would_make"]) == (5, "broken", [])
+    assert values["faults"] == [f"Keep has no block {found[which].partition('+A')[0]}"]
+    assert not writes(sandbox)
+    result = run("--project-uuid", project, "--dry-run", "--from-arvados", there)
+    assert result.stdout == f"broken {there} {there}\nfault: {values['faults'][0]}\n"
+
+
+def stored_as(cluster: Cluster, project: str, manifest: str, name: str, image_id: str) -> str:
+    """The UUID of a collection with this manifest that links call an image."""
+    body = {"manifest_text": manifest, "owner_uuid": project, "name": "made for a test"}
+    uuid = str(cluster.api().collections().create(body=body, ensure_unique_name=True).execute()["uuid"])
+    for link_class, link_name in ((HASH, image_id), (NAME, name)):
+        link = {"link_class": link_class, "name": link_name, "head_uuid": uuid, "owner_uuid": project}
+        cluster.api().links().create(body=link).execute()
+    return uuid
+
+
+def put(cluster: Cluster, data: bytes) -> str:
+    return str(cluster.api().keep.put(data, copies=1))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_layer_that_was_replaced(
+    image: images.Image, there: str, project: str, run: Command, cluster: Cluster, which: int
+) -> None:
+    manifest, found = collection(cluster, there)["manifest_text"], blocks(cluster, there)
+    size = int(found[which].split("+")[1])
+    data = bytearray(cluster.api().keep.get(found[which]))
+    data[1000] ^= 1
+    other = stored_as(cluster, project, manifest.replace(found[which], put(cluster, bytes(data))), "a/b:1", image.id)
+    status, values = check(run, other, "--project-uuid", project)
+    assert (status, values["verdict"]) == (5, "broken")
+    assert len(data) == size
+    assert [f"layer {image.diff_ids[which]} is damaged" in fault for fault in values["faults"]] == [True]
+    real = run("--project-uuid", project, "--force", "--from-arvados", other)
+    assert (real.status, real.stdout) == (5, "")
+    assert image.diff_ids[which].removeprefix("sha256:") in real.stderr
+
+
+@pytest.mark.parametrize("also_right", [False, True], ids=["instead", "beside"])
+def test_a_link_with_a_wrong_id(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster, also_right: bool
+) -> None:
+    wrong = "sha256:" + "0" * 64
+    (right,) = [link["uuid"] for link in links_to(cluster, there) if link["link_class"] == HASH]
+    if not also_right:
+        cluster.api().links().delete(uuid=right).execute()
+    link = {"link_class": HASH, "name": wrong, "head_uuid": there, "owner_uuid": project}
+    cluster.api().links().create(body=link).execute()
+    sandbox.clear_requests()
+    for source in (there, image.name, wrong, content(cluster, there)):
+        status, values = check(run, source, "--project-uuid", project)
+        assert (status, values["verdict"]) == (5, "broken")
+        assert [f"is image {wrong}, and its file is {image.id}.tar" in fault for fault in values["faults"]] == [True]
+        real = run("--project-uuid", project, "--from-arvados", source)
+        assert (real.status, real.stdout) == (5, "")
+        assert wrong in real.stderr
+    assert not writes(sandbox)
+    command = real.stderr.partition("remove the wrong links: ")[2]
+    subprocess.run(["sh", "-c", command], env=run.environment, check=True)
+    assert stored(run("--project-uuid", project, "--from-arvados", there)) == there
+    assert check(run, there, "--project-uuid", project)[0] == 0
+
+
+@pytest.mark.parametrize("files", [0, 2])
+def test_what_is_not_one_file(
+    image: images.Image, there: str, project: str, run: Command, cluster: Cluster, files: int
+) -> None:
+    manifest = collection(cluster, there)["manifest_text"]
+    text = manifest.rstrip("\n") + " 0:1:more\n" if files else ""
+    name = images.unique_name()
+    other = stored_as(cluster, project, text, name, image.id)
+    for source in (other, name):
+        status, values = check(run, source, "--project-uuid", project)
+        assert (status, values["collection_uuid"]) == (5, other)
+        assert values["faults"] == [f"collection {other} has {files or 'no'} files, and an image is one file"]
+        real = run("--project-uuid", project, "--from-arvados", source)
+        assert (real.status, real.stdout) == (5, "")
+
+
+def test_a_block_that_is_short(image: images.Image, there: str, project: str, run: Command, cluster: Cluster) -> None:
+    locator = put(cluster, b"short")
+    longer = locator.replace("+5+", "+1000+")
+    other = stored_as(cluster, project, f". {longer} 0:1000:{image.id}.tar\n", "a/b:1", image.id)
+    status, values = check(run, other, "--project-uuid", project)
+    assert (status, values["verdict"]) == (5, "broken")
+    assert [f"block {longer.partition('+A')[0]}" in fault for fault in values["faults"]] == [True]
+
+
+def test_what_is_no_image(image: images.Image, project: str, run: Command, cluster: Cluster) -> None:
+    locator = put(cluster, b"no tar" * 500)
+    other = stored_as(cluster, project, f". {locator} 0:3000:{image.id}.tar\n", "a/b:1", image.id)
+    status, values = check(run, other, "--project-uuid", project)
+    assert (status, values["verdict"]) == (5, "broken")
+    assert "this is no tar" in values["faults"][0]
+
+
+def test_an_id_that_finds_nothing(
+    image: images.Image, there: str, project: str, run: Command, cluster: Cluster
+) -> None:
+    wrong = "sha256:" + "1" * 64
+    manifest = collection(cluster, there)["manifest_text"].replace(image.id[7:], wrong[7:])
+    name = images.unique_name()
+    other = stored_as(cluster, project, manifest, name, wrong)
+    status, values = check(run, other, "--project-uuid", project)
+    assert (status, values["verdict"], values["right_id"]) == (7, "mendable", image.id)
+    assert stored(run("--project-uuid", project, "--from-arvados", other)) == there
+
+
+def test_what_is_missing_of_a_good_image(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster
+) -> None:
+    name = images.unique_name()
+    status, values = check(run, there, name, "--project-uuid", project)
+    assert (status, values["verdict"]) == (7, "incomplete")
+    assert values["would_make"] == [f"link {NAME} {name} to collection {there}"]
+    status, values = check(run, there, "--project-uuid", new_project(cluster, project))
+    assert (status, values["verdict"]) == (7, "incomplete")
+    assert len(values["would_make"]) == 3
+    status, values = check(run, there, "--project-uuid", project, "--universal")
+    assert (status, values["verdict"], values["form"]) == (7, "mendable", "plain")
+    universal = stored(run("--project-uuid", project, "--from-arvados", there, "--universal"))
+    assert check(run, there, "--project-uuid", project, "--universal")[0] == 0
+    status, values = check(run, universal, "--project-uuid", project)
+    assert (status, values["form"], values["id"] != image.id) == (0, "universal", True)
+    assert stored(run("--project-uuid", project, "--from-arvados", universal, "--no-universal")) == there
+
+
+def test_keep_that_cannot_be_asked_is_no_fault(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox
+) -> None:
+    sandbox.fault("status", service="keep", method="GET", status=503, times=2)
+    assert check(run, there, "--project-uuid", project)[0] == 0
+    sandbox.fault("status", service="keep", method="GET", status=503, times=None)
+    words = ("--project-uuid", project, "--dry-run", "--retries", "0", "--from-arvados", there)
+    result = run(*words)
+    assert (result.status, result.stdout) == (6, "")
+    assert "503" in result.stderr
