@@ -50,7 +50,11 @@ class Image:
 
     def is_by_manifest(self, recorded: str | None) -> bool:
         """Whether the recorded id is one by which only a containerd image store knows it."""
-        return recorded != self.id and recorded in self.targets
+        return recorded != self.id and self.is_target(recorded)
+
+    def is_target(self, recorded: str | None) -> bool:
+        """Whether a containerd image store knows it by the recorded id, as it does an image in the universal form."""
+        return recorded in self.targets
 
     @property
     def id(self) -> str:

@@ -177,7 +177,7 @@ class _Reader:
             image = source.deliver(NoSink(), found.wanted)
             by_manifest = image.is_by_manifest(recorded)
             wanted = self._request.universal
-            arrangement = arrange(image, by_manifest if wanted is None else wanted)
+            arrangement = arrange(image, image.is_target(recorded) if wanted is None else wanted)
         except BlockError:
             return Facts(self._lost())
         except PlatformNotSavedError:

@@ -14,6 +14,8 @@ from .uploaders import streaming_uploader
 if TYPE_CHECKING:
     from ..store.shared_upload import SharedUpload
 
+_IN_ARVADOS = "Arvados"
+"""What all images have in common that are read from there."""
 _SAVED_AT_ONCE = 16 << 30
 """Bytes of images that an engine is asked to save in one archive: docker's classic store writes it to a disk first."""
 
@@ -82,6 +84,8 @@ class Groups:
         keys = set(found.digests)
         if self._file is not None:
             keys.add(self._file.what)
+        if found.in_arvados is not None and found.in_place is None:
+            keys.add(_IN_ARVADOS)  # which layers they have is not known before they are read
         if found.in_engine is not None:
             keys.update(found.in_engine.diff_ids)
         if found.layers is not None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..catalog.arvados_errors import KeepProblem
+from ..catalog.arvados_errors import KeepProblem, explained
 from ..catalog.client import ArvadosClient
+from ..catalog.connection import without_sdk_retries
 from ..errors import ArvadosError
 from ..keep.locators import block_key, block_size
 from ..sources.arvados import BlockError
@@ -58,18 +59,33 @@ def _keep_client(client: ArvadosClient) -> Callable[[], Any]:
             if not made:
                 cache = KeepBlockCache()
                 cache.cache_max = 0
-                made.append(KeepClient(api_client=client.api, block_cache=cache))
+                keep_client: Any = KeepClient(api_client=client.api, block_cache=cache)
+                if not hasattr(keep_client, "local_store"):
+                    _find_services(client, keep_client)
+                made.append(keep_client)
             return made[0]
 
     return keep_client
+
+
+def _find_services(client: ArvadosClient, keep_client: Any) -> None:
+    """Ask once, and not in several threads, for each of which the SDK would make an API client of its own."""
+    from arvados.errors import NoKeepServersError
+
+    with explained("asking for the Keep services"), without_sdk_retries(client.api._http):
+        try:
+            keep_client.build_services_list()
+        except NoKeepServersError as error:
+            raise ArvadosError("Arvados names no Keep service that you can use") from error
 
 
 def _get(keep_client: Callable[[], Any], locator: str) -> bytes:
     from arvados.errors import KeepRequestError
 
     key = block_key(locator)
+    reader = keep_client()
     try:
-        data: bytes = keep_client().get(locator, num_retries=0)
+        data: bytes = reader.get(locator, num_retries=0)
     except KeepRequestError as error:
         raise _explained(key, error) from error
     except Exception as error:  # the client lets through what the API client and libcurl raise

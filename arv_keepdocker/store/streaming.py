@@ -163,7 +163,7 @@ class StreamingUpload:
         return uuid
 
     def _is_universal(self, image: Image) -> bool:
-        return image.is_by_manifest(self._source.image_id) if self._universal is None else self._universal
+        return image.is_target(self._source.image_id) if self._universal is None else self._universal
 
     def _created(self, entry: CatalogEntry, uploaded: _Uploaded) -> str | None:
         """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
