@@ -1,1 +1,1 @@
-"""What Arvados records of images, and how it is asked and told."""
+"""What Arvados records about images: how to read it, and how to write it."""

@@ -1,4 +1,4 @@
-"""What goes wrong on the way to Arvados: in our words, and whether the same may succeed soon."""
+"""Errors of the API server and of Keep, in our words, and whether a retry may help."""
 
 import contextlib
 import http.client
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from ..errors import ArvadosError
 
 _PASSING = {408, 409, 423, 429}
-"""HTTP statuses below 500 after which the same request may be answered otherwise soon."""
+"""HTTP statuses below 500 after which a retry may succeed."""
 _TLS_BREAKS_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 _REQUEST_ID = re.compile(r"\[req-\w+\] ")
 _RAILS = re.compile(r"(?:https?:)?//[\w.-]*\.internal\b\S*: ")
-"""What the controller puts before what Rails says: an address that nobody else can ask."""
+"""The internal address that the controller puts before Rails' messages."""
 _QUERY = re.compile(r"((?:https?:)?//[^\s?]+)\?\S*?(?=:?(?:\s|$))")
 _SCOPES = re.compile(r"(403 Forbidden: )?Forbidden( \(req-\w+\))?")
-"""What a token is told that is not good for a request."""
+"""The answer to a request that the token's scopes do not allow."""
 TRUST_HINT = (
     "If the cluster's certificate is from an authority of your own, name the file of that one's certificate in "
     "SSL_CERT_FILE, or put it into /etc/arvados/ca-certificates.crt. "
@@ -25,20 +25,20 @@ TRUST_HINT = (
 )
 _HOST_HINT = "Is ARVADOS_API_HOST right?"
 _CURL = re.compile(r"\((\d+), (['\"])(.*)\2\)", re.DOTALL)
-"""How pycurl spells an error: libcurl's number (CURLcode) and words."""
+"""How pycurl formats an error: libcurl's number (CURLcode) and message."""
 _CURL_NOT_FOUND = {5, 6}
 _CURL_UNTRUSTED = {51, 60, 83, 90, 91}
 _CURL_HOPELESS = {1, 3, 4, 43, 53, 54, 58, 59, 66, 77, 80, 82, *_CURL_UNTRUSTED}
-"""Bad URLs and certificates, and options that this libcurl does not know."""
+"""Bad URLs and certificates, and options that this libcurl does not have: a retry cannot help."""
 _CURL_TIMEOUT = 28
 
 
 class UnreadableError(ArvadosError):
-    """There was an answer, and it is not whole or not what Arvados answers."""
+    """The answer is incomplete, or not one of Arvados."""
 
 
 class ArvadosRefusedError(ArvadosError):
-    """The API server answered with an error."""
+    """The API server answered with an error status."""
 
     def __init__(self, what: str, reason: str, http_status: int) -> None:
         hint = "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None
@@ -51,20 +51,21 @@ class ArvadosRefusedError(ArvadosError):
 
 
 def passes(http_status: int) -> bool:
-    """Whether the same request may be answered otherwise soon."""
+    """Whether a retry may succeed after this HTTP status."""
     return http_status in _PASSING or http_status >= 500
 
 
 def worded(text: str) -> str:
-    """What Arvados says, without addresses inside the cluster and the query of a URL."""
+    """Arvados' message, without internal addresses and query strings."""
     return _QUERY.sub(r"\1", _RAILS.sub("", text)).strip()
 
 
 @contextlib.contextmanager
 def explained(what: str, first: bool = False) -> Iterator[None]:
-    """Raise what the SDK raises in the block as an ArvadosError.
+    """Turn what the SDK raises in the block into an ArvadosError whose message begins with `what`.
 
-    `first` is for the first request of all: whoever cannot be found then is not there. Later it may be the network.
+    `first` says that this is the first request: a host that cannot be found then does not exist. Later it may be the
+    network, and a retry may help.
     """
     import apiclient.errors
     import httplib2
@@ -116,17 +117,17 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class KeepProblem:
-    """Why a Keep service did not do what it was asked for."""
+    """Why a request to a Keep service failed."""
 
     status: int
-    """HTTP's; 0 if there was no answer."""
+    """The HTTP status; 0 if there was no answer."""
     curl: int
-    """libcurl's number for what went wrong then."""
+    """libcurl's error number (CURLcode), if there was no answer."""
     words: str
 
     @classmethod
     def of(cls, error: object) -> "KeepProblem":
-        """From the SDK's HttpError, or whatever else it has for a service."""
+        """Made from the SDK's HttpError, or whatever else it reports for a service."""
         status = getattr(error, "status_code", 0)
         match = _CURL.fullmatch(str(getattr(error, "reason", "")))
         if match is not None:
@@ -138,7 +139,7 @@ class KeepProblem:
         return self.curl == _CURL_TIMEOUT
 
     def passes(self, found: bool) -> bool:
-        """Whether the same may succeed soon; `found` is whether Keep has been found before."""
+        """Whether a retry may succeed; `found` says that Keep has answered before."""
         if self.status:
             return passes(self.status)
         return self.curl not in _CURL_HOPELESS and (found or self.curl not in _CURL_NOT_FOUND)

@@ -1,8 +1,8 @@
-"""What Arvados records of an image: a collection with one file, and links that give it an id and names.
+"""The catalog of images in Arvados: for each a collection with one file, and links that give it an id and names.
 
-Links come last and in this order: collection, docker_image_hash, docker_image_repo+tag. Without them the scheduler
-does not see the image, so a run that dies half way leaves nothing that could be taken for an image, and the next one
-finds the collection and completes it.
+They are created in this order: collection, docker_image_hash link, docker_image_repo+tag links. The scheduler does not
+see an image without links, so a run that dies half way leaves nothing that could be taken for an image, and the next
+run finds the collection and completes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from .projects import Projects
 from .stored_images import StoredImage
 
 _OF_REPOSITORY = 20
-"""Images of one repository that are looked at for blocks to reuse; their versions tend to share them."""
+"""Images of one repository whose blocks can be reused; versions tend to share blocks."""
 _AT_LEAST = 3
-"""Of each repository where there are many."""
+"""Images of each repository, if there are many repositories."""
 _MANIFESTS = 500
-"""Manifests that are read at most."""
+"""Manifests to read at most."""
 _OF_ALL = 50
-"""Likewise of all images, which may have the same base."""
+"""Newest images of all repositories, which may have the same base."""
 
 Is = Callable[[Record], bool]
 """Whether a collection that holds the image will do."""
@@ -39,7 +39,7 @@ def any_one(record: Record) -> bool:
 
 
 class Catalog:
-    """Reads and writes the records. Every method raises ArvadosError when the cluster refuses or cannot be asked."""
+    """Finds and records images. Every method raises ArvadosError if Arvados refuses or cannot be asked."""
 
     def __init__(self, client: ArvadosClient, projects: Projects | None = None) -> None:
         self.client = client
@@ -47,7 +47,7 @@ class Catalog:
 
     @property
     def image_formats(self) -> Sequence[str]:
-        """The image formats that the cluster says it takes; empty if it does not say."""
+        """The image formats that the cluster accepts; empty if it does not say."""
         return self.client.image_formats()
 
     def check_title(self, title: str) -> None:
@@ -58,10 +58,10 @@ class Catalog:
     def find_image(
         self, reference: Reference, platform: Platform, certain: bool
     ) -> tuple[StoredImage, Reference] | None:
-        """The readable image that Arvados prefers for what the user named, and whether that was a name or an id.
+        """The readable image that Arvados prefers for the reference, and the reference as a name or as an id.
 
-        It is not one that is known to be for another platform, and with `certain` one that is known to be for this.
-        Raises ImageNotFoundError where there are others only, and for the beginning of more than one id.
+        Images known to be for another platform are left out and, with `certain`, those whose platform is not known.
+        Raises ImageNotFoundError if only such images are left, or if several ids begin with the given one.
         """
         image = self._preferred(reference.name, platform, certain) if reference.name is not None else None
         if image is not None:
@@ -130,9 +130,9 @@ class Catalog:
         return min(plans, key=lambda plan: len(plan.links))
 
     def ids_by_digest(self, entry: CatalogEntry, single: bool) -> list[str]:
-        """The ids by which an image is stored that the engine knows as `entry.engine_id`, the most preferred first.
+        """The ids of stored images that the engine or registry knows as `entry.engine_id`, the most preferred first.
 
-        With `single` that may be the digest of one platform's manifest, and the links then need not name the platform.
+        With `single`, that is the digest of one platform's manifest, and links need not name the platform.
         """
         images = stored_images.by_hash_link(self.client, condition=[f"properties.{ENGINE_ID}", "=", entry.engine_id])
         wanted = [
@@ -144,7 +144,7 @@ class Catalog:
         return list(dict.fromkeys(wanted))
 
     def plan_completion(self, entry: CatalogEntry, is_right: Is = any_one) -> Plan | None:
-        """What to make to finish what a run that died after storing the collection has left in the project."""
+        """The plan to complete a collection that a run left in the project without links; None if there is none."""
         for uuid in self._unfinished(entry):
             record = self._collection(uuid)
             if record is not None and _holds(record, entry, is_right):
@@ -152,7 +152,7 @@ class Catalog:
         return None
 
     def plan_recording(self, uuid: str, entry: CatalogEntry) -> Plan:
-        """What makes a collection that holds the image an image: its property, then the links."""
+        """The plan to make the collection `uuid`, which holds the image, an image: its property, then the links."""
         collection = self.client.get("collections", uuid)
         if image_id_in(collection["manifest_text"]) != entry.image_id:
             raise ArvadosError(f"collection {uuid} does not hold the one file {entry.filename}")
@@ -163,15 +163,16 @@ class Catalog:
         return self._plan(entry, uuid, collection, properties=missing, before_links=Action.COMPLETED)
 
     def plan_new(self, entry: CatalogEntry) -> Plan:
-        """What would be made of an image that Arvados does not have."""
+        """The plan for an image that Arvados does not have."""
         return Plan(self.client, entry, None, entry.links, before_links=Action.STORED)
 
     def add_links(self, uuid: str, entry: CatalogEntry) -> None:
-        """Make those links to the collection that are missing. With them it is an image."""
+        """Create the links to the collection that are missing. With them it is an image."""
         self._plan(entry, uuid).carry_out()
 
     def preferred_instead(self, plan: Plan, uuid: str) -> StoredImage | None:
-        """The image that Arvados prefers to the one of the plan, now in this collection, for the name that it has."""
+        """The image that Arvados prefers to the plan's image, which is in collection `uuid`, for the same name; None if
+        the plan's image is preferred."""
         name = plan.entry.name
         if name is None or stored_images.preferred_collection(self.client, name) in (uuid, *plan.same):
             return None
@@ -182,18 +183,18 @@ class Catalog:
         return None
 
     def create_collection(self, entry: CatalogEntry, manifest_text: str) -> str:
-        """Make a collection of the project with this content, which is no image before `link`, and return its UUID.
+        """Create a collection in the project, which is not an image before `add_links`, and return its UUID.
 
-        Raises ArvadosRefusedError with status 403 also when the server does not accept a locator's signature.
+        Raises ArvadosRefusedError with status 403 also if the server does not accept a locator's signature.
         """
         what = f"collection {entry.collection_name!r} in {entry.project}"
         return create_collection(self.client, what, entry, manifest_text)
 
     def newest_manifests(self, names: Sequence[str]) -> list[tuple[str, str]]:
-        """The signed manifests of images that the user may read, the newest of the same repositories and of all, and
-        the UUIDs of the users who wrote them last.
+        """The signed manifests of readable images, the newest of the names' repositories and of all, each with the UUID
+        of the user who last modified it.
 
-        A few requests, and one for each repository, however many images there are.
+        It takes a few requests, and one for each repository.
         """
         queries: list[tuple[list[list[object]], int]] = []
         repositories = dict.fromkeys(stored_images.split_name(name)[0] for name in names)
@@ -212,7 +213,7 @@ class Catalog:
         return [(str(one["manifest_text"]), str(one["modified_by_user_uuid"])) for one in collections]
 
     def _held(self, uuid: str) -> str | None:
-        """The id of the image that a collection holds; None if it holds something else or is gone."""
+        """The id of the image in a collection; None if it holds something else or does not exist."""
         record = self._collection(uuid)
         return image_id_in(record["manifest_text"]) if record is not None else None
 
@@ -234,7 +235,7 @@ class Catalog:
         before_links: Action = Action.FOUND,
         same: frozenset[str] = frozenset(),
     ) -> Plan:
-        """What is missing to the collection, or with `uuid` None to the copy of the `original` that is to be made."""
+        """The plan for a collection or, if `uuid` is None, for a copy of `original` that is to be created."""
         there: list[Record] = []
         if uuid is not None:
             owned = [["head_uuid", "=", uuid], ["owner_uuid", "=", entry.project]]
@@ -246,10 +247,10 @@ class Catalog:
         return Plan(self.client, entry, uuid, missing, original, properties, names, before_links, same, record, whole)
 
     def _unfinished(self, entry: CatalogEntry) -> list[str]:
-        """UUIDs of collections of the project that may hold the image: those where the server finds the file's name.
+        """UUIDs of the project's collections that may hold the image.
 
-        A search in `any` text column includes the names of files (Arvados: services/api/app/models/collection.rb);
-        the collection's own name is asked for too, which has part of the id unless the user chose it.
+        A search in `any` text column includes the names of files (Arvados: services/api/app/models/collection.rb). The
+        collection's name is searched, too: unless the user chose it, it contains a part of the id.
         """
         digits = entry.image_id.removeprefix("sha256:")
         owned = ["owner_uuid", "=", entry.project]

@@ -1,4 +1,4 @@
-"""The Arvados cluster: a client for its API, and its refusals in our words."""
+"""A client of the Arvados API: requests, retries, and errors in our words."""
 
 import contextlib
 import re
@@ -16,21 +16,21 @@ from .retry import Retry
 from .validation import FIELDS, check
 
 _PAGE = 1000
-"""Items that one answer may have at most; a server may cut that down, and says so."""
+"""Items to ask for in one answer; the server may have a lower limit, which its answer states."""
 _CHUNK = _PAGE - 1
-"""Values that one request names: the answer to a full page of them would look as if there were more."""
+"""Values to name in one request: one less than a page, since a full page looks as if there were more."""
 
 Record = Mapping[str, Any]
 
 
 class ArvadosClient:
-    """What the API server is asked and told. Every method raises ArvadosError, which says what for."""
+    """Reads and writes objects of one cluster. Every method raises ArvadosError, which names the request."""
 
     def __init__(self, api: Any, retries: int, display: Display | None = None) -> None:
-        """Talk through `api`, an Arvados API client, trying again up to `retries` times after temporary failures.
+        """Use `api`, the SDK's client, and repeat requests that fail for a while up to `retries` times.
 
-        The `display`, if there is one, tells of that, and of what is waited for. Raises ArvadosError for a token that
-        cannot be sent.
+        The `display`, if given, shows retries and long waits. Raises ArvadosError for a token that no HTTP header can
+        carry.
         """
         settings.check_token(getattr(api, "api_token", None))
         self.api = api
@@ -38,9 +38,9 @@ class ArvadosClient:
 
     @classmethod
     def connect(cls, retries: int, display: Display | None = None, cache: bool = True) -> "ArvadosClient":
-        """The cluster that the user's environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN).
+        """A client of the cluster that the environment or settings.conf names (ARVADOS_API_HOST, ARVADOS_API_TOKEN).
 
-        Without `cache` the SDK asks for the API's description instead of taking it from the disk.
+        Without `cache`, the SDK requests the discovery document instead of reading it from disk.
         """
         host = settings.check()
         whom = f"Arvados at {host}"
@@ -53,30 +53,30 @@ class ArvadosClient:
 
     @property
     def retries(self) -> int:
-        """How often to try again what fails for a while."""
+        """How often to repeat a request that fails for a while."""
         return self.retry.retries
 
     def image_formats(self) -> Sequence[str]:
-        """The image formats that the cluster says it takes; empty if it does not say."""
+        """The image formats that the cluster accepts (`dockerImageFormats`); empty if it does not say."""
         formats = self.api._rootDesc.get("dockerImageFormats")
         return formats if isinstance(formats, list) else []
 
     @property
     def uuid_prefix(self) -> str:
-        """The five characters that begin the UUIDs of this cluster's objects."""
+        """The five characters with which the UUIDs of this cluster's objects begin."""
         return str(self._from_discovery_document("uuidPrefix", lambda value: re.fullmatch("[0-9a-z]{5}", str(value))))
 
     def own_collections(self, uuids: Iterable[str]) -> list[str]:
-        """Those that are UUIDs of the cluster's collections.
+        """The UUIDs that are those of this cluster's collections.
 
-        A link may point to anything, and a UUID of another cluster would make the server ask that one.
+        A link may point to anything, and for the UUID of another cluster the server would ask that cluster.
         """
         pattern = re.compile(rf"{self.uuid_prefix}-4zz18-[0-9a-z]{{15}}")
         return [uuid for uuid in uuids if pattern.fullmatch(uuid)]
 
     @property
     def replication(self) -> int:
-        """How many copies of a block the cluster wants by default."""
+        """How many copies of a block the cluster keeps by default."""
         return int(
             self._from_discovery_document(
                 "defaultCollectionReplication", lambda value: type(value) is int and value > 0
@@ -85,18 +85,18 @@ class ArvadosClient:
 
     @property
     def signature_seconds(self) -> int | None:
-        """For how long a block's signature is good; None if Arvados does not say."""
+        """Seconds for which a block's signature is valid; None if Arvados does not say."""
         seconds = self.api._rootDesc.get("blobSignatureTtl")
         return seconds if isinstance(seconds, int) else None
 
     @property
     def takes_slashes(self) -> bool:
-        """Whether a collection's name may have a slash in it (Collections.ForwardSlashNameSubstitution)."""
+        """Whether a collection's name may contain a slash (Collections.ForwardSlashNameSubstitution)."""
         collections = self.api.config().get("Collections")
         return isinstance(collections, dict) and bool(collections.get("ForwardSlashNameSubstitution"))
 
     def scopes(self) -> Sequence[str] | None:
-        """What the token is good for: `all`, or methods and paths; None for a token that may not even ask that."""
+        """The token's scopes: `all`, or methods and paths; None if the token may not ask for them."""
         try:
             token = self.execute("asking what the token is good for", self.api.api_client_authorizations().current())
         except ArvadosRefusedError as error:
@@ -107,7 +107,7 @@ class ArvadosClient:
         return [str(scope) for scope in scopes] if isinstance(scopes, list) else ["all"]
 
     def may_create_collections(self) -> bool:
-        """Whether the token is good for that, by trying to create one that cannot be."""
+        """Whether the token may create collections: tried with a manifest that cannot be stored."""
         request = self.api.collections().create(body={"collection": {"manifest_text": "no manifest"}})
         try:
             self.execute("trying what the token is good for", request)
@@ -124,21 +124,21 @@ class ArvadosClient:
         return value
 
     def current_user(self) -> Record:
-        """The user whose token is used."""
+        """The user to whom the token belongs."""
         return self.execute("asking who the user is", self.api.users().current(), fields=["uuid"])
 
     def get(self, resource: str, uuid: str, **parameters: object) -> Record:
-        """One object, a collection with its signed manifest."""
+        """One object; a collection comes with its signed manifest."""
         request = getattr(self.api, resource)().get(uuid=uuid, **parameters)
         return self.execute(f"reading {uuid}", request, fields=FIELDS[resource])
 
     def create(
         self, resource: str, what: str, body: Record, find_existing: Callable[[], Record | None], **parameters: object
     ) -> Record:
-        """Make an object, once; `what` says which for the error message.
+        """Create an object, once; `what` names it in error messages.
 
-        An attempt may have done its work though its answer was lost. So before another one, or giving up,
-        `find_existing` looks whether the object is there.
+        The object may exist although the answer was lost. So before each retry, and before giving up, `find_existing`
+        looks for it.
         """
         whom = f"Arvados: creating {what}"
 
@@ -158,7 +158,7 @@ class ArvadosClient:
         return self.retry(whom, attempt)
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
-        """Change the fields of an object that `body` has."""
+        """Set the fields of an object that are in `body`."""
         return self.execute(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
 
     def list_all(
@@ -168,10 +168,10 @@ class ArvadosClient:
         select: Sequence[str],
         connection: Connection | None = None,
     ) -> Iterator[Record]:
-        """All objects that pass the `filters`, with the fields of `select` and their uuid.
+        """All objects that match the `filters`, with their uuid and the fields in `select`.
 
-        Pages by uuid, which is unique, so that nothing is skipped or doubled however many there are; a result of one
-        page costs one request.
+        Pages are ordered by uuid, which is unique, so that no object is skipped or listed twice. A result of one page
+        takes one request.
         """
         after: list[list[object]] = []
         while True:
@@ -185,7 +185,7 @@ class ArvadosClient:
     def list_newest(
         self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str], limit: int
     ) -> Sequence[Record]:
-        """Those that were made last of the objects that pass the `filters`, `limit` (up to 1000) or fewer."""
+        """The newest of the objects that match the `filters`, at most `limit` (up to 1000) of them."""
         method = getattr(self.api, resource)().list
         request = method(
             filters=filters, select=[*select, "created_at"], order=["created_at desc"], limit=limit, count="none"
@@ -200,7 +200,7 @@ class ArvadosClient:
         select: Sequence[str],
         connection: Connection | None = None,
     ) -> tuple[list[Record], bool]:
-        """The first of the objects that `list_all` finds, by uuid, and whether there may be more."""
+        """The first page of what `list_all` lists, and whether there may be more."""
         connection = connection or Connection(self.api)
         fields = sorted({*select, "uuid"})
         request = connection.method(resource)(
@@ -212,7 +212,7 @@ class ArvadosClient:
         return items, bool(items) and len(items) >= (limit if type(limit) is int and limit > 0 else 1)
 
     def count(self, resource: str, filters: Sequence[Sequence[object]], connection: Connection | None = None) -> int:
-        """How many objects pass the `filters`; the server need not read any of them."""
+        """How many objects match the `filters`; the server reads none of them."""
         connection = connection or Connection(self.api)
         request = connection.method(resource)(filters=filters, select=["uuid"], limit=0, count="exact")
         return int(
@@ -227,7 +227,7 @@ class ArvadosClient:
         filters: Sequence[Sequence[object]],
         select: Sequence[str],
     ) -> Iterator[Record]:
-        """As `list_all`, of the objects whose `field` is one of `values`, however many these are."""
+        """As `list_all`, for the objects whose `field` is one of `values`, of which there may be any number."""
         if len(values) <= _CHUNK:
             if values:
                 yield from self.list_all(resource, [*filters, [field, "in", values]], select)
@@ -244,13 +244,13 @@ class ArvadosClient:
 
     @property
     def is_for_threads(self) -> bool:
-        """Whether several threads may ask and tell at a time."""
+        """Whether several threads may use the client at a time."""
         import arvados.api
 
         return isinstance(self.api, arvados.api.ThreadSafeAPIClient)
 
     def workers(self, resources: Sequence[str]) -> "Workers[Connection]":
-        """Requests for lists of these resources side by side, where the API client allows that."""
+        """Threads that list these resources side by side, if the SDK's client allows that."""
         return Workers(connections(self.api, resources))
 
     def execute(
@@ -262,10 +262,10 @@ class ArvadosClient:
         fields: Sequence[str] = (),
         items: Sequence[str] | None = None,
     ) -> Record:
-        """Send a request that the API client has prepared, on the `connection` if there is one.
+        """Send a request that the SDK's client has prepared, on the `connection` if given.
 
-        It may be sent more than once unless `retries` is 0. The answer has these `fields`; that of a list has `items`
-        that have those.
+        It is repeated after temporary failures, unless `retries` is 0. The answer must have these `fields`; `items` are
+        the fields that each item of a list must have.
         """
         own = connection.http if connection is not None else None
         http = own if own is not None else getattr(request, "http", None)
@@ -283,11 +283,11 @@ class ArvadosClient:
 
 
 def like(text: str) -> str:
-    """The pattern for a `like` filter that matches just `text`."""
+    """The pattern of a `like` filter that matches exactly `text`."""
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The values in portions of which one request can name each."""
+    """The values in portions that one request can name."""
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]

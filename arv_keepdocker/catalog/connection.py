@@ -1,4 +1,4 @@
-"""How the API server is talked to through the SDK's client: what is made of it, and how often a request is sent."""
+"""Connections to the API server: the SDK's client, one connection per thread, and no hidden retries."""
 
 import contextlib
 import copy
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 _CONNECTIONS = 8
-"""Requests at a time: what a small server takes from one user."""
+"""Requests at a time: what a small server can take from one user."""
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Errors that no connection has."""
+"""Errors of a disk, which no connection has."""
 
 
 def api_client(cache: bool) -> Any:
-    """A client made from the user's settings, which does not try again by itself."""
+    """The SDK's client, made from the user's settings, without its own retries."""
     import apiclient.errors
     import arvados
 
@@ -33,7 +33,7 @@ def api_client(cache: bool) -> Any:
 
 
 def _is_described() -> bool:
-    """Whether it was not the API's description that could not be read, but what was asked for after that."""
+    """Whether the discovery document can be read, so that it was a later answer that could not."""
     import arvados.api
 
     try:
@@ -44,20 +44,20 @@ def _is_described() -> bool:
 
 
 class Connection:
-    """What one thread asks the API with."""
+    """What one thread sends requests with."""
 
     def __init__(self, api: Any, http: Any = None, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        """Without `http`, the API client's own connection is used.
+        """Without `http`, use the SDK client's own connection.
 
-        `methods` prepare requests for lists, by resource. The client makes them anew whenever it is asked, which takes
-        long and is not for several threads at once.
+        `methods` prepare list requests, by resource: the SDK's client makes these anew each time, which is slow and not
+        safe in several threads.
         """
         self.http = http
         self._api = api
         self._methods = methods or {}
 
     def method(self, resource: str) -> Callable[..., Any]:
-        """What prepares a request for a list."""
+        """The function that prepares a list request."""
         if resource in self._methods:
             return self._methods[resource]
         method: Callable[..., Any] = getattr(self._api, resource)().list
@@ -70,7 +70,7 @@ class Connection:
 
 
 def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
-    """What several threads can ask for lists of these resources with: one alone unless `api` is the SDK's thread-safe
+    """Connections with which several threads can list these resources; only one unless `api` is the SDK's thread-safe
     client."""
     import arvados.api
 
@@ -87,7 +87,7 @@ def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
 
 @contextlib.contextmanager
 def without_sdk_retries(http: Any) -> Iterator[None]:
-    """Keep the SDK from trying again, which is done here, where it can be told."""
+    """Switch off the SDK's own retries in the block: ours are shown to the user."""
     if not hasattr(http, "num_retries"):
         yield
         return
@@ -100,7 +100,7 @@ def without_sdk_retries(http: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_resending(http: Any) -> Iterator[None]:
-    """Keep httplib2 from sending again what was not answered."""
+    """Keep httplib2 from sending a request again after the server closed the connection without an answer."""
     send = http._conn_request
 
     def send_once(connection: Any, *arguments: Any) -> Any:
@@ -125,9 +125,9 @@ def without_resending(http: Any) -> Iterator[None]:
 
 
 def _copy_of(http: Any) -> Any:
-    """An HTTP client like the SDK's, with connections of its own.
+    """A copy of the SDK's HTTP client, with connections of its own.
 
-    A copy has none (httplib2 sees to that), but the SDK has put methods into it that belong to the original.
+    httplib2 copies no connections, but the SDK has set methods on the original that must be bound to the copy.
     """
     copied = copy.copy(http)
     copied.orig_http_request = types.MethodType(type(http).request, copied)

@@ -1,4 +1,4 @@
-"""How an image is recorded in Arvados: what its collection and its links say."""
+"""An image's entry in Arvados: what its collection and its links say."""
 
 import re
 import unicodedata
@@ -11,7 +11,7 @@ from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 NAME_PROPERTY = "docker-image-repo-tag"
 NAME_LIMIT = 255
-"""Characters of a collection's or a link's name (Arvados: character varying(255))."""
+"""Characters of the name of a collection or link (Arvados: character varying(255))."""
 PLATFORM = "arv:platform"
 UNIVERSAL = "arv:universal"
 _DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -21,24 +21,24 @@ _FILE = re.compile(r"sha256(?::|\\072)([0-9a-f]{64})\.tar")
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """How an image is to be recorded: what the collection and its links will say."""
+    """What the collection and the links of an image will say."""
 
     project: str
-    """UUID of the project, or of the user whose home it is, that owns everything."""
+    """UUID of the owner of them all: a project, or a user for the home project."""
     image_id: str
     name: str | None
-    """`repository:tag`, or None for an image given by its id: it gets no name."""
+    """`repository:tag`; None for an image that gets no name because it was given by its id."""
     title: str | None = None
-    """The collection's name where the user gave one."""
+    """The collection's name, if the user gave one."""
     link_properties: Mapping[str, object] = field(default_factory=dict)
     engine_id: str | None = None
-    """What the engine calls the image where that is not its id here: a digest that no archive tells."""
+    """The engine's Id of the image if it differs from `image_id`: the digest of a manifest or an index."""
     platform: Platform | None = None
-    """Where `engine_id` names images for several platforms: this one's."""
+    """The image's platform, if `engine_id` is the digest of an index."""
     universal: bool = False
-    """Whether it is stored in the universal form; the plain form of the image is another image then."""
+    """Whether it is stored in the universal form, which to Arvados is another image than the plain form."""
     further_names: Sequence[str] = ()
-    """Those that it has beside `name`, each with a link."""
+    """Names besides `name`, each of which gets a link."""
 
     @property
     def collection_name(self) -> str:
@@ -50,14 +50,14 @@ class CatalogEntry:
         return f"{' '.join(words)[: NAME_LIMIT - len(image_id) - 1]} {image_id}"
 
     def with_timestamp(self, created: str | None) -> "CatalogEntry":
-        """The entry with what its links are to say: the time by which the scheduler finds the newest of several images,
-        and how a later run recognizes the image."""
+        """The entry with its links' properties: when the image was built, by which the scheduler finds the newest of
+        several images, and what a later run recognizes the image by."""
         properties: dict[str, object] = {"image_timestamp": created} if created else {}
         return replace(self, link_properties={**properties, **self.own_link_properties})
 
     @property
     def own_link_properties(self) -> dict[str, object]:
-        """The link properties of our own."""
+        """The link properties that only this program uses."""
         properties: dict[str, object] = {UNIVERSAL: True} if self.universal else {}
         if self.engine_id is not None:
             properties[ENGINE_ID] = self.engine_id
@@ -75,7 +75,7 @@ class CatalogEntry:
 
     @property
     def links(self) -> Sequence[tuple[str, str]]:
-        """The classes and names of the links that make its collection an image, in the order in which they are made."""
+        """The classes and names of the links that make the collection an image, in the order of creation."""
         names = dict.fromkeys([self.name, *self.further_names] if self.name is not None else [])
         return [(HASH_LINK, self.image_id), *((NAME_LINK, name) for name in names if name is not None)]
 
@@ -101,7 +101,7 @@ def _is_control(char: str) -> bool:
 
 
 def image_id_in(manifest_text: str) -> str | None:
-    """The image id that a manifest's one file is named for; None if it is not an image's manifest.
+    """The image id in the name of a manifest's only file; None if that is not an image's.
 
     arv-put writes the colon as `\\072`; both are the same name (Keep manifest format).
     """

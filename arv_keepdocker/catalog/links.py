@@ -1,4 +1,4 @@
-"""The links that make a collection a container image."""
+"""The links that make a collection an image, and their properties."""
 
 import contextlib
 import datetime
@@ -12,27 +12,27 @@ from .client import Record
 HASH_LINK = "docker_image_hash"
 NAME_LINK = "docker_image_repo+tag"
 ENGINE_ID = "arv:engine_image_id"
-"""The property for what the engine calls the image where that is not its id."""
+"""The property with a digest by which an engine or a registry knows the image."""
 FIELDS = ("created_at", "head_uuid", "link_class", "name", "properties")
-"""All that is needed of a link."""
+"""The fields of a link that are read."""
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _TIME = "image_timestamp"
 _LONGEST = 1000
-"""Characters of a property that is read, and given to other links: anybody may have written anything."""
+"""Characters of a property that is read or copied at most: anybody may have written anything."""
 _NOTHING: Record = {}
 
 
 class Link(NamedTuple):
-    """A link that says the id or a name of a collection. There may be many, so it holds no more than is needed."""
+    """A link that gives a collection an image id or a name. There may be many, so it holds only what is needed."""
 
     collection: str
     """The collection's UUID, or whatever else the link points to."""
     name: str
     created: datetime.datetime
     time: Any
-    """The image's, as recorded."""
+    """The image's `image_timestamp`, as recorded."""
     more: Record
-    """The other properties."""
+    """Its other properties."""
 
     @classmethod
     def of(cls, record: Record) -> "Link":
@@ -48,7 +48,7 @@ class Link(NamedTuple):
 
     @property
     def properties(self) -> Record:
-        """All of them that are not too long, as recorded."""
+        """Its properties as recorded, without those that are too long."""
         return self.more if self.time is None else {_TIME: self.time, **self.more}
 
 
@@ -62,17 +62,17 @@ def _is_short(name: str, value: object) -> bool:
 
 
 def text(value: object) -> str | None:
-    """A property that should be text; None if it is anything else."""
+    """The value if it is text; None if it is anything else."""
     return value if isinstance(value, str) else None
 
 
 def age_key(link: Link) -> tuple[datetime.datetime, str]:
-    """Less is older; what is of the same age has at least a fixed order."""
+    """A sort key: the oldest link first, and links of the same age in a fixed order."""
     return link.created, str(link.time)
 
 
 def parse_time(value: object) -> datetime.datetime | None:
-    """A time as ISO 8601 has it, in UTC if it names no zone; None for anything else."""
+    """The ISO 8601 time, taken for UTC if it has no zone; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
@@ -83,12 +83,12 @@ def parse_time(value: object) -> datetime.datetime | None:
 
 
 def to_utc(time: datetime.datetime) -> datetime.datetime:
-    """The same time in UTC, where the first and the last hours of all time may have no place."""
+    """The same time in UTC; unchanged if datetime cannot represent that (years 1 and 9999)."""
     with contextlib.suppress(OverflowError):
         return time.astimezone(datetime.timezone.utc)
     return time
 
 
 def format_utc(time: datetime.datetime, precision: str = "auto") -> str:
-    """The time in ISO 8601, in UTC; `precision` as datetime.isoformat has it."""
+    """The time in ISO 8601, in UTC; `precision` is isoformat's `timespec`."""
     return to_utc(time).isoformat(timespec=precision).replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What Arvados lacks to have an image in a project: a dry run tells it, any other run makes it."""
+"""The plan for an image in a project: which records are missing. A dry run prints it, any other run carries it out."""
 
 import enum
 from collections.abc import Iterator, Sequence
@@ -11,44 +11,44 @@ from .links import ENGINE_ID, HASH_LINK, NAME_LINK
 
 
 class Action(enum.Enum):
-    """What has been done for an image, or would be."""
+    """What was done for an image, or would be done by a dry run."""
 
     FOUND = "found"
     LINKED = "linked"
     COPIED = "copied"
     COMPLETED = "completed"
-    """What a run that died has left was finished."""
+    """A collection that a run left incomplete was completed."""
     STORED = "stored"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is missing, and how it is made."""
+    """Which records are missing, and how to create them."""
 
     client: ArvadosClient
     entry: CatalogEntry
     collection: str | None
-    """UUID of the project's collection that holds the image; None where that is to be made."""
+    """UUID of the project's collection that holds the image; None if it must be created."""
     links: Sequence[tuple[str, str]]
-    """The classes and names of those that are to be made."""
+    """The classes and names of the links to create."""
     original: Record | None = None
-    """The collection, of another owner, that is copied."""
+    """The collection to copy, which has another owner."""
     properties: Record | None = None
-    """What the collection's are to be, if that is something else than they are."""
+    """The collection's new properties; None if they stay as they are."""
     names: Sequence[str] = ()
-    """Those that the collection has already, by links of the project."""
+    """The names that the project's links give the collection already."""
     before_links: Action = Action.FOUND
-    """How the image got there, apart from its links."""
+    """What was done before any links were created."""
     same: frozenset[str] = frozenset()
-    """UUIDs of collections that are known to hold the same image."""
+    """UUIDs of other collections that hold the same image."""
     record: Record | None = None
-    """The collection that has the image now, with what it holds; None where there is none."""
+    """The collection that holds the image now; None if there is none."""
     whole: bool = False
-    """Whether the image is there by its id and name, and only what an engine knows it by is missing, if anything."""
+    """Whether the image has its id and name, so that at most a link for an engine's Id is missing."""
 
     @property
     def steps(self) -> list[str]:
-        """What would be written to Arvados; nothing if nothing is missing."""
+        """What carrying it out writes to Arvados, in words; empty if nothing is missing."""
         entry = self.entry
         steps = []
         if self.collection is None:
@@ -61,28 +61,28 @@ class Plan:
 
     @property
     def action(self) -> Action:
-        """What carrying it out means for the image."""
+        """What carrying it out does for the image."""
         if self.before_links is not Action.FOUND or not self.steps:
             return self.before_links
         return Action.LINKED if self.original is None else Action.COPIED
 
     @property
     def source(self) -> str | None:
-        """UUID of the collection that has the image now, whoever owns it."""
+        """UUID of the collection that holds the image now, whoever owns it."""
         return self.collection or (str(self.original["uuid"]) if self.original is not None else None)
 
     @property
     def portable_data_hash(self) -> str | None:
-        """Of the collection that has the image now, and so of a copy."""
+        """The portable data hash of the collection that holds the image now, and so of a copy."""
         return str(self.record["portable_data_hash"]) if self.record is not None else None
 
     @property
     def size(self) -> int | None:
-        """Bytes that the image takes in Arvados."""
+        """Bytes of the image's collection."""
         return int(self.record["file_size_total"]) if self.record is not None else None
 
     def summary(self, project: str) -> str:
-        """What was found and made, for people; `project` is the project's name."""
+        """What was found and created, for people; `project` is the project's name."""
         name, by_id = self.entry.name, f"image {self.entry.image_id}"
         added = [link_name for link_class, link_name in self.links if link_class == NAME_LINK]
         what = name or next(iter(self.names), by_id)
@@ -96,7 +96,7 @@ class Plan:
         return f"{what} is in Arvados already" + ("; added the id by which it is found" if self.links else "")
 
     def carry_out(self) -> str:
-        """Write only what is missing, and return the UUID of the project's collection. Raises ArvadosError."""
+        """Create what is missing, and return the UUID of the project's collection. Raises ArvadosError."""
         entry, uuid = self.entry, self.collection
         if uuid is None:
             assert self.original is not None
@@ -128,7 +128,7 @@ class Plan:
 
 
 def create_collection(client: ArvadosClient, what: str, entry: CatalogEntry, manifest_text: str) -> str:
-    """Make a collection of the project, which is no image before it has its links, and return its UUID.
+    """Create a collection in the project, which is not an image before it has links, and return its UUID.
 
     Raises ArvadosError.
     """
@@ -140,7 +140,7 @@ def create_collection(client: ArvadosClient, what: str, entry: CatalogEntry, man
     }
 
     def find_existing() -> Record | None:
-        """One with this content that nothing calls an image, as a run leaves it that dies."""
+        """A collection with this content and without links, as a run that dies leaves it."""
         for candidate in with_content(client, entry.project, portable_data_hash(manifest_text)):
             if not any(client.list_all("links", [["head_uuid", "=", candidate["uuid"]]], [])):
                 return candidate
@@ -150,6 +150,6 @@ def create_collection(client: ArvadosClient, what: str, entry: CatalogEntry, man
 
 
 def with_content(client: ArvadosClient, project: str, content: str) -> Iterator[Record]:
-    """The collections of the project that have this portable data hash."""
+    """The project's collections with this portable data hash."""
     filters = [["owner_uuid", "=", project], ["portable_data_hash", "=", content]]
     return client.list_all("collections", filters, [])

@@ -1,4 +1,4 @@
-"""Where images are stored: projects and users' homes, and whether the user may write there."""
+"""Projects, users' home projects among them, and whether the user may write to them."""
 
 import re
 
@@ -9,11 +9,11 @@ from .client import ArvadosClient, Record
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
 _WRITES = ("POST /arvados/v1/collections", "POST /arvados/v1/links")
-"""The requests without which nothing can be stored."""
+"""The requests that storing an image needs."""
 
 
 class Projects:
-    """Asks for no more than is needed: what is only looked for is not checked for writing."""
+    """The projects of one run. Answers are remembered, and nothing is asked before it is needed."""
 
     def __init__(self, client: ArvadosClient) -> None:
         self._client = client
@@ -23,15 +23,15 @@ class Projects:
 
     @property
     def user(self) -> Record:
-        """The user whose token is used."""
+        """The user to whom the token belongs."""
         if self._user is None:
             self._user = self._client.current_user()
         return self._user
 
     def resolve(self, uuid: str | None) -> str:
-        """The UUID of the given project, which is there and can be read, or of the user's home.
+        """The UUID of the given project, which exists and is readable, or by default of the user's home project.
 
-        Raises UsageError or ArvadosError, also for the home of somebody else, unless the user is an administrator.
+        Raises UsageError or ArvadosError, also for another user's home project unless the user is an administrator.
         """
         if uuid is None:
             self._check_active()
@@ -48,7 +48,7 @@ class Projects:
         return uuid
 
     def get(self, uuid: str) -> Record:
-        """The project, or the user whose home it is, that the UUID names. Raises UsageError or ArvadosError."""
+        """The project with this UUID; for a home project, its user. Raises UsageError or ArvadosError."""
         if not _USER.fullmatch(uuid) and not _GROUP.fullmatch(uuid):
             raise UsageError(f"{uuid!r} is not the UUID of a project")
         self._check_cluster(uuid)
@@ -65,13 +65,16 @@ class Projects:
         return owner
 
     def display_name(self, uuid: str) -> str:
-        """What to call a project that was found."""
+        """What to call the project in messages."""
         if _GROUP.fullmatch(uuid):
             return str(self._found.get(uuid, {}).get("name") or uuid)
         return "your home project" if uuid == self.user["uuid"] else f"the home project of {uuid}"
 
     def why_not_writable(self, uuid: str) -> ArvadosError | None:
-        """Why nothing can be stored in the project, as far as that is known. Raises ArvadosError if it is not."""
+        """Why nothing can be stored in the project; None if nothing is known against it.
+
+        Raises ArvadosError if Arvados cannot be asked.
+        """
         try:
             self.check_writable(uuid)
         except ArvadosError as error:
@@ -81,9 +84,9 @@ class Projects:
         return None
 
     def check_writable(self, uuid: str) -> None:
-        """Raise ArvadosError if it is known that the user or the token may not store anything there.
+        """Raise ArvadosError if the user or the token may not store anything in the project.
 
-        Once it was found to be all right, it is not asked again.
+        A project that was found to be writable is not checked again.
         """
         if uuid in self._writable:
             return
@@ -94,7 +97,7 @@ class Projects:
         self._writable.add(uuid)
 
     def forget(self) -> None:
-        """Ask anew, for what was all right may have changed."""
+        """Forget all answers, for permissions may have changed."""
         self._user = None
         self._found.clear()
         self._writable.clear()
@@ -146,5 +149,5 @@ class Projects:
 
 
 def _allows(scope: str, request: str) -> bool:
-    """Whether a token's scope is for the request (Arvados: services/api/app/models/api_client_authorization.rb)."""
+    """Whether a token's scope allows the request (Arvados: services/api/app/models/api_client_authorization.rb)."""
     return scope in ("all", request) or (scope.endswith("/") and request.startswith(scope))

@@ -1,4 +1,4 @@
-"""What Arvados says of images: links, and the collections that they point to, be it tens of thousands."""
+"""Queries for links and the collections that they point to, of which there may be tens of thousands."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,31 +14,31 @@ from .links import FIELDS, HASH_LINK, NAME_LINK, Link
 _CLASSES = ["link_class", "in", [HASH_LINK, NAME_LINK]]
 _FEWER_FIELDS = {NAME_LINK: ("created_at", "head_uuid", "name", "properties"), HASH_LINK: ("head_uuid", "name")}
 _FILL = 0.85
-"""How full the page of a range shall be: one that overflows costs another request."""
+"""How full the page of a range should be: one that overflows takes another request."""
 _NOTHING: Record = {}
 
 
 @dataclass
 class LinkedCollections:
-    """Links that say names and ids, and the collections that the user can read."""
+    """Links that give names and image ids, and the collections among their heads that the user can read."""
 
     names: list[Link] = field(default_factory=list)
-    """Those that say names, in no order; one may be there twice."""
+    """Links that give names, in no order; a link may occur twice."""
     hashes: list[Link] = field(default_factory=list)
-    """Those that say ids, likewise."""
+    """Links that give image ids, likewise."""
     ids: dict[str, str] = field(default_factory=dict)
-    """Ids by the UUIDs of collections for which no link in `hashes` says it."""
+    """Image ids by the UUIDs of collections, for those that have no link in `hashes`."""
     collections: dict[str, Record] = field(default_factory=dict)
-    """By their UUIDs, the fields that were asked for."""
+    """The requested fields of the collections, by UUID."""
 
 
 def linked_collections(
     client: ArvadosClient, links: Iterable[Record], project: str | None, fields: Sequence[str]
 ) -> LinkedCollections:
-    """The links and their collections, as far as the `project` owns these if there is one, with these `fields`.
+    """The links, and their collections with these `fields`; with `project`, only collections that it owns.
 
-    A collection that was moved out of the project leaves its links there; arvados-cwl-runner relies on its not being
-    found, for then it makes a copy in the project.
+    A collection that was moved out of the project leaves its links there. It must not be found: then arvados-cwl-runner
+    makes a copy in the project.
     """
     linked = LinkedCollections()
     for record in links:
@@ -58,10 +58,10 @@ def readable_collections(
     fields: Sequence[str],
     connection: Connection,
 ) -> list[tuple[str, Record]]:
-    """Those of the collections that the user can read and that pass the `filters`, with these `fields`.
+    """The collections among `uuids` that the user can read and that match the `filters`, with these `fields`.
 
-    Where none of these is asked for they are only counted, which costs the server a fraction (on an Arvados with a
-    thousand images, 0.03 s instead of 0.5), unless some are missing.
+    Without fields, they are counted first, which costs the server a fraction of a list (0.03 s instead of 0.5 s for a
+    thousand images), and listed only if some are missing.
     """
     filters = [["uuid", "in", uuids], *filters]
     if not fields and client.count("collections", filters, connection) == len(uuids):
@@ -71,10 +71,10 @@ def readable_collections(
 
 
 def all_linked_collections(client: ArvadosClient, project: str | None, fields: Sequence[str]) -> LinkedCollections:
-    """Every link that says a name or an id, and their collections; only what the `project` owns if there is one.
+    """All links that give names or image ids, and their collections; with `project`, only what it owns.
 
-    Of few, two requests do. Of many, ranges of UUIDs are asked for side by side, and what a link with an id says
-    beside that only where it matters.
+    A small cluster takes two requests. On a large one, ranges of UUIDs are listed side by side, and the properties of
+    links that give ids are read only where they matter.
     """
     links, more = client.list_page("links", [_CLASSES, *owned_by(project)], FIELDS)
     return (
@@ -85,12 +85,12 @@ def all_linked_collections(client: ArvadosClient, project: str | None, fields: S
 
 
 def owned_by(project: str | None) -> Sequence[Sequence[object]]:
-    """The filters for what a project owns; none for None."""
+    """The filters for what a project owns; empty for None."""
     return [] if project is None else [["owner_uuid", "=", project]]
 
 
 class _LargeCluster:
-    """Reads the links of a large cluster."""
+    """Reads the links of a cluster that has many."""
 
     def __init__(self, client: ArvadosClient, project: str | None, fields: Sequence[str]) -> None:
         self._client = client
@@ -101,7 +101,7 @@ class _LargeCluster:
         self._unclear: set[str] = set()
 
     def read(self, first: Sequence[Record]) -> LinkedCollections:
-        """`first` are the links that have the least UUIDs."""
+        """`first` is the first page of links, by UUID."""
         linked = self._linked
         for record in first:
             self._take(record["link_class"], [Link.of(record)])
@@ -110,7 +110,7 @@ class _LargeCluster:
             for link_class, links in workers.each(ranges):
                 self._take(link_class, links)
             heads = self._client.own_collections(self._heads)
-            # What was stored meanwhile may have been seen in part.
+            # Of what was stored meanwhile, only some links may have been read.
             named = {link.collection for link in linked.names}
             self._unclear.update(head for head in heads if head not in linked.ids or head not in named)
             del named
@@ -126,7 +126,7 @@ class _LargeCluster:
         return linked
 
     def _take(self, link_class: str, links: Iterable[Link]) -> None:
-        """Keep the links of one class; of all that have the same UUID, only one copy of that."""
+        """Keep the links of one class, with one string for all heads that are equal, to save memory."""
         for link in links:
             head = self._heads.setdefault(link.collection, link.collection)
             if link_class == NAME_LINK:
@@ -135,7 +135,7 @@ class _LargeCluster:
                 self._unclear.add(head)
 
     def _ranges(self, first: Sequence[Record]) -> Iterator[tuple[str, Sequence[Sequence[object]]]]:
-        """The classes of links and the filters by which to ask for all after the first, about a page for each."""
+        """Queries for all links after the first page: link classes and filters, about a page for each."""
         last = first[-1]["uuid"]
         for link_class in (HASH_LINK, NAME_LINK):
             count = sum(record["link_class"] == link_class for record in first)
@@ -151,7 +151,7 @@ class _LargeCluster:
         return link_class, [Link.of(record) for record in found]
 
     def _whole_links(self, heads: Sequence[str], connection: Connection) -> tuple[list[Link], list[Link]]:
-        """All links to the collections: those that say names, and those that say ids."""
+        """All links to the collections: those that give names, and those that give ids."""
         filters = [["head_uuid", "in", heads], _CLASSES, *self._owned]
         both: dict[str, list[Link]] = {NAME_LINK: [], HASH_LINK: []}
         for record in self._client.list_all("links", filters, FIELDS, connection):

@@ -1,4 +1,4 @@
-"""Trying again what may succeed later, and saying so."""
+"""Retries what may succeed later, and tells the user."""
 
 import itertools
 import random
@@ -16,17 +16,17 @@ _Answer = TypeVar("_Answer")
 
 
 class Retry:
-    """Does what somebody else may fail at for a while. Safe for use in several threads."""
+    """Repeats requests that fail for a while, with growing pauses. Safe for use in several threads."""
 
     def __init__(self, retries: int, display: Display | None = None) -> None:
-        """Without a `display` nothing is said."""
+        """Without a `display`, nothing is printed."""
         self.retries = retries
         self._display = display
 
     def __call__(self, whom: str, do: Callable[[], _Answer], retries: int | None = None) -> _Answer:
-        """What `do` returns, which is called up to `retries` times more while its ArvadosError has a `retry_reason`.
+        """Return what `do` returns; call it again, up to `retries` times, while its ArvadosError has a `retry_reason`.
 
-        That the program waits for `whom` is said where that takes long.
+        If it takes long, the display says that the program is waiting for `whom`.
         """
         tries = self.retries if retries is None else retries
         for attempt in itertools.count(1):
@@ -42,7 +42,7 @@ class Retry:
         raise AssertionError
 
     def _pause(self, retry_reason: str, attempt: int, tries: int) -> None:
-        # Not all clients of a server that comes back shall ask it in the same second.
+        # A server that comes back should not get the requests of all clients in the same second.
         seconds = min(2.0**attempt, _LONGEST_PAUSE) * random.uniform(0.5, 1)
         if self._display is not None:
             self._display.retrying(f"{retry_reason}; trying again in {seconds:.0f} s ({attempt} of {tries})")

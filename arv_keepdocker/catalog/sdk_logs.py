@@ -1,4 +1,4 @@
-"""What the SDK logs: words of ours, or nothing, unless the user is looking for a fault (ARVADOS_DEBUG)."""
+"""The SDK's log messages: shown in our words or not at all, unless ARVADOS_DEBUG is set."""
 
 import ast
 import contextlib
@@ -12,13 +12,15 @@ from . import settings
 from .arvados_errors import KeepProblem
 
 _OURS = {"arvados", "arvados.arv_put"}
-"""Loggers that tell the user something: where settings.conf was not found, and what arv-put does."""
+"""Loggers whose messages are for the user: where settings.conf was not found, and what arv-put does."""
 
 
 @contextlib.contextmanager
 def in_our_words(display: Display) -> Iterator[None]:
-    """Keep the SDK's lines from stderr, or clean them: they have words of servers in them, and everything when
-    debugging. Raises ArvadosError if the user's settings cannot be read, which importing the SDK does."""
+    """Keep the SDK's log from stderr or, with ARVADOS_DEBUG, hide tokens and control characters in it.
+
+    Raises ArvadosError if settings.conf, which the SDK reads when it is imported, is malformed.
+    """
     formatter = logging.Formatter()
     debugging = bool(os.environ.get("ARVADOS_DEBUG"))
 
@@ -55,7 +57,7 @@ def _tell(record: logging.LogRecord, display: Display) -> None:
 
 @contextlib.contextmanager
 def retries_told(display: Display) -> Iterator[None]:
-    """Tell in our words of what the SDK tries again by itself, as arv-put has it do."""
+    """Tell the user about the SDK's own retries, which arv-put relies on."""
     with (
         _heard("googleapiclient.http", logging.WARNING, lambda record: _tell_of_api(record, display)),
         _heard("arvados.keep", logging.DEBUG, lambda record: _tell_of_keep(record, display)),
@@ -82,7 +84,7 @@ def _tell_of_keep(record: logging.LogRecord, display: Display) -> None:
 
 @contextlib.contextmanager
 def _heard(name: str, level: int, hear: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """Hear what is logged by that name at this level or above; what would not have been logged goes no further."""
+    """Call `hear` for messages of the logger at this level or above; the log itself stays as it was."""
     logger = logging.getLogger(name)
     usual, own = logger.getEffectiveLevel(), logger.level
 

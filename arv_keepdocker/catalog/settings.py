@@ -1,4 +1,4 @@
-"""The user's settings for Arvados, from the environment and settings.conf, and what cannot be right about them."""
+"""The user's settings for Arvados, from the environment and settings.conf, checked before they are used."""
 
 import contextlib
 import os
@@ -76,7 +76,7 @@ def _no_file() -> Iterator[None]:
 
 
 def tokens(api: Any) -> list[str]:
-    """What must not be shown to anybody: the user's tokens, in the settings and in the API client if there is one."""
+    """The user's tokens, which must never be shown: from the settings, and from the SDK's client if given."""
     import arvados.config
 
     found = (arvados.config.get("ARVADOS_API_TOKEN"), getattr(api, "api_token", None))
@@ -84,7 +84,7 @@ def tokens(api: Any) -> list[str]:
 
 
 def check() -> str:
-    """The cluster's host and perhaps port. Raises ArvadosError for settings by which no cluster can be asked."""
+    """The cluster's host, perhaps with a port. Raises ArvadosError for settings that cannot work."""
     import arvados.config
 
     load()
@@ -105,7 +105,7 @@ def check() -> str:
 
 
 def _unread() -> str:
-    """What is wrong if there is a settings.conf that was not read: the SDK takes no notice."""
+    """Why settings.conf was not read, to end a message; empty if it was, or does not exist. The SDK does not say."""
     path, status = _file()
     if status is not None and not stat.S_ISREG(status.st_mode):
         return f", and {path} is not a regular file"

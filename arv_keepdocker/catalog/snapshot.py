@@ -1,4 +1,4 @@
-"""One look at Arvados for many images: what it has of them is asked for once, and looked up here afterwards."""
+"""Reads what Arvados has of many images at once, and answers later queries from memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,27 +21,27 @@ _MEETS: Mapping[str, Callable[[Any, Any], bool]] = {
     "=": lambda value, operand: bool(value == operand),
     "in": lambda value, operand: value in operand,
 }
-"""The operators of filters that are understood here; all others are the server's."""
+"""The filter operators that are evaluated here; queries with others go to the server."""
 
 
 class Snapshot(ArvadosClient):
-    """The cluster, of which everything about some images is known: what asks for no more than that is answered without
-    a request, as it was when it was read. Everything else is asked and told as ever."""
+    """A client that knows all records of some images: queries about them are answered without a request, as they were
+    when they were read. All other requests go to the server."""
 
     def __init__(self, client: ArvadosClient) -> None:
         super().__init__(client.api, 0)
         self.retry = client.retry
         self._values: dict[str, set[str]] = {"name": set(), _BY_ENGINE: set(), "head_uuid": set()}
-        """By field: the values of which all links are known."""
+        """By field: the values for which all links are known."""
         self._links: dict[str, Record] = {}
         self._contents: set[str] = set()
         """The portable data hashes that all collections are known of."""
         self._collections: dict[str, Record | None] = {}
-        """None for those that the user cannot read."""
+        """By UUID; None for collections that the user cannot read."""
 
     def load(self, names: Iterable[str], digests: Iterable[str] = ()) -> None:
-        """Read what Arvados has of images by their names and by their ids, or the digests by which engines and
-        registries know them. A few requests, however many these are. Raises ArvadosError."""
+        """Read the links and collections of images, given by names and by digests: their ids, or the digests by which
+        engines and registries know them. It takes a few requests for any number of images. Raises ArvadosError."""
         digests = sorted(set(digests))
         classes = ["link_class", "in", [HASH_LINK, NAME_LINK]]
         self._load("name", [*names, *digests], [classes])
@@ -92,7 +92,7 @@ class Snapshot(ArvadosClient):
         return super().list_in(resource, field, values, filters, *more)
 
     def _known_records(self, resource: str, filters: Sequence[Sequence[Any]]) -> Iterable[Record] | None:
-        """Records among which all are that pass the filters; None if not all of these are known."""
+        """Known records that include all that match the filters; None if some may not be known."""
         for field, operator, operand in filters:
             values = {"=": [operand], "in": operand}.get(operator, [])
             if not values:

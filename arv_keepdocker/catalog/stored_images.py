@@ -1,4 +1,4 @@
-"""The images that Arvados has, in the order in which its API server prefers them."""
+"""The images in Arvados, in the order in which the API server prefers them."""
 
 import datetime
 import re
@@ -19,23 +19,23 @@ _OWNER = ("owner_uuid",)
 _SECOND = datetime.timedelta(seconds=1)
 
 ImageListing = tuple[str, dict[str, Any]]
-"""A collection's UUID and what is known of it; the keys are those that arvados-cwl-runner and arv-copy use."""
+"""A collection's UUID, and a dictionary with the keys that arvados-cwl-runner and arv-copy use."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """One name (or none) of one collection that links call a container image."""
+    """One name (or none) of one collection that is an image by its links."""
 
     collection: str
     """The collection's UUID."""
     record: Record
-    """What else of the collection was asked for."""
+    """The requested fields of the collection."""
     image_id: str | None
-    """From the docker_image_hash link; None where only a name is known."""
+    """The name of the docker_image_hash link; None if there is only a name."""
     name: str | None
-    """`repository:tag` from the docker_image_repo+tag link; None where only the id is known."""
+    """The name of the docker_image_repo+tag link, `repository:tag`; None if there is only an id."""
     link: Link
-    """The link that decides the order: the oldest of those that say the same."""
+    """The link that decides the order: the oldest of those with the same name and head."""
 
     @property
     def owner(self) -> str:
@@ -44,18 +44,18 @@ class StoredImage:
 
     @property
     def size(self) -> int:
-        """Of the collection's content, in bytes."""
+        """Bytes of the collection's content."""
         return int(self.record["file_size_total"])
 
     @property
     def timestamp(self) -> int:
-        """When the image was made, in seconds since 1970; 0 where that is not known."""
+        """When the image was built, in seconds since 1970; 0 if unknown."""
         time = parse_time(self.link.time)
         return 0 if time is None else (time - EPOCH) // _SECOND
 
     @property
     def order(self) -> tuple[int, datetime.datetime]:
-        """Greater is more preferred.
+        """A sort key; the greater is preferred.
 
         The API server compares image_timestamp in whole seconds, none counting as 1970, then the link's age
         (measured on Arvados 3.2.1).
@@ -64,12 +64,12 @@ class StoredImage:
 
     @property
     def properties(self) -> Record:
-        """The deciding link's."""
+        """The properties of the deciding link."""
         return self.link.properties
 
     @property
     def created(self) -> datetime.datetime:
-        """When the image was made, or the link where that is not known, in the zone in which it was recorded."""
+        """When the image was built or, if that is unknown, the link was created; in the time zone as recorded."""
         return parse_time(self.link.time) or self.link.created
 
     def as_listing(self) -> ImageListing:
@@ -91,7 +91,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def all_images(client: ArvadosClient, project: str | None = None, fields: Sequence[str] = _OWNER) -> list[StoredImage]:
-    """All images that the user can read, the most preferred first; with `project` those that it owns, links and all."""
+    """All readable images, the most preferred first; with `project`, those whose links and collection it owns."""
     return _ordered(queries.all_linked_collections(client, project, fields))
 
 
@@ -114,9 +114,9 @@ def names_in_repository(client: ArvadosClient, repository: str, project: str | N
 
 
 def preferred_collection(client: ArvadosClient, name: str) -> str | None:
-    """What the link of this `repository:tag` points to that comes first, whether or not the user can read that.
+    """The head of the most preferred link of this `repository:tag`, whether or not the user can read it.
 
-    With one request, which is enough where it is what is expected.
+    It takes one request, which is enough if the head is the expected one.
     """
     filters = [["link_class", "=", NAME_LINK], ["name", "=", name]]
     links = [Link.of(record) for record in client.list_all("links", filters, FIELDS)]
@@ -137,7 +137,7 @@ def by_id_prefix(
 def by_hash_link(
     client: ArvadosClient, image_id: str | None = None, condition: Sequence[object] | None = None
 ) -> list[StoredImage]:
-    """The readable collections that are linked as `image_id`, or whose link with their id meets another filter,
+    """The readable collections with a docker_image_hash link named `image_id`, or one that matches `condition`,
     whatever their names; the most preferred first."""
     condition = ["name", "=", image_id] if condition is None else condition
     return _ordered(queries.linked_collections(client, _hash_links(client, condition, None), None, _OWNER))
@@ -150,9 +150,9 @@ def matching(
     project: str | None = None,
     fields: Sequence[str] = (),
 ) -> list[StoredImage]:
-    """All images, or those of a name: exactly `name`:`tag` first, and without a tag also ids that begin with `name`.
+    """All images, or those of a name: exactly `name`:`tag` or, without a tag, those whose id begins with `name`.
 
-    Of the collections, these `fields` are asked for.
+    `fields` are the fields to read of the collections.
     """
     if not name:
         return all_images(client, project, fields)
@@ -167,7 +167,7 @@ def matching(
 
 
 def owner_names(client: ArvadosClient, images: Iterable[StoredImage]) -> dict[str, str]:
-    """The names of the projects and users that own the images, by their UUIDs, as far as the user can read them."""
+    """The names of the projects and users that own the images, by UUID, as far as the user can read them."""
     owners = sorted({image.owner for image in images})
     projects = [uuid for uuid in owners if uuid.startswith(f"{client.uuid_prefix}-j7d0g-")]
     users = [uuid for uuid in owners if uuid.startswith(f"{client.uuid_prefix}-tpzed-")]
@@ -182,16 +182,16 @@ def _hash_links(client: ArvadosClient, condition: Sequence[object], project: str
 
 
 def _links_of(client: ArvadosClient, links: Iterable[Record], link_class: str, project: str | None) -> list[Record]:
-    """The links of the other class to the same collections."""
+    """The links of this class to the same collections."""
     heads = sorted({link["head_uuid"] for link in links})
     filters = [["link_class", "=", link_class], *owned_by(project)]
     return list(client.list_in("links", "head_uuid", heads, filters, FIELDS))
 
 
 def _ordered(found: LinkedCollections) -> list[StoredImage]:
-    """The images, the most preferred first; what is equal to the server keeps a fixed order here.
+    """The images, the most preferred first; those that are equal to the server are in a fixed order.
 
-    The server takes the oldest of several links that say the same.
+    Of several links with the same name and head, the server takes the oldest.
     """
     images: list[StoredImage] = []
     hashes: dict[str, Link] = {}
@@ -208,7 +208,7 @@ def _ordered(found: LinkedCollections) -> list[StoredImage]:
     for collection, link in sorted(hashes.items()):
         if collection in found.collections and collection not in named:
             images.append(StoredImage(collection, found.collections[collection], link.name, None, link))
-    # By `order`, without so many tuples.
+    # Sorted by `order`, without a tuple for each image.
     for key in (attrgetter("link.created"), attrgetter("timestamp")):
         images.sort(key=key, reverse=True)
     return images

@@ -1,4 +1,4 @@
-"""Ranges of UUIDs: their random part spreads evenly whatever they are the UUIDs of."""
+"""Ranges of UUIDs, whose random part is spread evenly."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,17 +8,16 @@ _END: int = 36**_LENGTH
 
 
 def left_after(uuid: str, count: int) -> float:
-    """About how many UUIDs of a kind are greater, where `count` of them are as great or less."""
+    """An estimate of how many UUIDs are greater than `uuid`, if `count` are not."""
     position = _position(uuid) + 1
     return count * (_END - position) / position
 
 
 def split(after: str, parts: int) -> Iterator[Sequence[Sequence[object]]]:
-    """Filters that part the objects whose UUIDs are greater than `after`, all of one kind, in so many equal ranges.
+    """Filters that divide the objects of one kind whose UUIDs are greater than `after` into `parts` equal ranges.
 
-    A database orders UUIDs as its language orders letters. In whichever order: to the first range there is no lower
-    and to the last no upper end but `after`, and each of the others begins where one ends, so that every UUID is in
-    one range at least.
+    The database may order letters and digits in its own way. Whatever the order, each range begins where the one before
+    it ends, and the last has no end, so that every UUID is in at least one range.
     """
     prefix, begin = after[:-_LENGTH], _position(after)
     ends = [prefix + _written(begin + (_END - begin) * number // parts) for number in range(1, parts)]

@@ -1,4 +1,4 @@
-"""What an answer of the API server has to look like: an object with the fields that were asked for."""
+"""Checks that answers of the API server have the requested fields, with values of the right types."""
 
 import reprlib
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "items_available": int,
     "properties": (dict, _NONE),
 }
-"""What the fields are that are asked for."""
+"""The types of the fields that are requested."""
 FIELDS = {
     "collections": ("uuid", "file_size_total", "manifest_text", "portable_data_hash", "properties"),
     "groups": ("uuid", "group_class"),
     "users": ("uuid",),
 }
-"""What an object that is read as a whole has at least."""
+"""The fields that an object must have if it is read as a whole."""
 
 
 def check(records: Sequence[object], fields: Sequence[str]) -> None:
-    """Raise ValueError unless each is an object that has these fields as Arvados has them."""
+    """Raise ValueError unless each record is an object with these fields, of the right types."""
     types = [(name, _TYPES[name]) for name in fields]
     for record in records:
         if not isinstance(record, dict):

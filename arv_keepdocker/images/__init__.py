@@ -1,1 +1,1 @@
-"""Images as such: their names, platforms, configurations and layers, and the archives that hold them."""
+"""Images: their names, platforms, configurations and layers, and the archives that hold them."""

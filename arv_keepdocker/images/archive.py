@@ -1,4 +1,4 @@
-"""One image out of an archive: which one is meant, and whether it is whole."""
+"""Selects one image of an archive, and checks that it is complete."""
 
 import functools
 import re
@@ -24,17 +24,17 @@ _SHOWN = 5
 
 
 def read_image(stream: Readable, sink: LayerSink, wanted: Selection, file: str = "FILE") -> Image:
-    """The image of the archive that is wanted; its layers go to the sink while the archive is read, to its end.
+    """Read the archive to its end, feed its layers to the sink, and return the wanted image.
 
-    `file` is what the archive is called in a command that the user is told. Raises ArchiveError when there is no such
-    image, or several and nothing to choose by, or it is not whole, or no engine would load it. What `stream.read` and
-    the sink raise comes through.
+    `file` is the archive's name for commands in hints. Raises ArchiveError if there is no such image, or several to
+    choose from, if the image is incomplete, or if no engine would load it. Passes on what `stream.read` and the sink
+    raise.
     """
     return select_image(scan(stream, sink, file), sink, wanted)
 
 
 def select_image(members: Members, sink: LayerSink, wanted: Selection) -> Image:
-    """The image that is wanted of an archive that has been read. Raises ArchiveError as `read_image` does."""
+    """The wanted image of an archive that has been read. Raises ArchiveError as `read_image` does."""
     return _checked_image(members, sink, _Choice(members).one(wanted))
 
 
@@ -44,10 +44,10 @@ class _Choice:
     def __init__(self, members: Members) -> None:
         self._members = members
         self._entries = archive_entries.of_archive(members)
-        self._platform = functools.cache(self._read_platform)  # the names of all images may be wanted twice
+        self._platform = functools.cache(self._read_platform)  # an image may have to be looked at twice
 
     def one(self, wanted: Selection) -> ArchiveEntry:
-        """The entry of the image that is wanted. Raises ArchiveError."""
+        """The wanted image's entry. Raises ArchiveError."""
         found = self._entries
         if wanted.image_id is not None:
             found = [entry for entry in found if self._id(entry) == wanted.image_id] or found
@@ -73,7 +73,7 @@ class _Choice:
         return [entry for entry in found if self._platform(entry.config).matches(platform)]
 
     def _usual(self, found: Sequence[ArchiveEntry]) -> Sequence[ArchiveEntry]:
-        """Of several that are called the same and so are one image's, those for this machine's platform."""
+        """Of several entries with the same names, which are one image's platforms, those for linux/amd64."""
         if len(found) > 1 and _are_one_image(found):
             return self._for(found, USUAL) or found
         return found
@@ -99,7 +99,7 @@ class _Choice:
 
 
 def _with_name(found: Sequence[ArchiveEntry], name: str) -> list[ArchiveEntry]:
-    """The entries of that name; where there are none, those that only have a tag, if it is this one."""
+    """The entries with this name or, if there are none, those that have only its tag."""
     called = [entry for entry in found if familiar(name) in map(familiar, entry.names)]
     tag = name.rpartition(":")[2]
     return called or [entry for entry in found if tag in entry.tags]
@@ -145,8 +145,11 @@ def _checked_image(members: Members, sink: LayerSink, entry: ArchiveEntry) -> Im
 
 
 def _universal_beside(members: Members, image: Image) -> Image | None:
-    """The image in the universal form, if the archive's index has that: so a containerd image store saves it, whose
-    manifest.json names the configuration that it was made from."""
+    """The image in the universal form, if the archive's index has it; None otherwise.
+
+    A containerd image store saves it like that: its manifest.json names the configuration that the universal document
+    was made from.
+    """
     if image.universal_of is not None or members.find(archive_entries.INDEX) is None:
         return None
     with suppress(ArchiveError):  # manifest.json has been read, and says enough
@@ -161,7 +164,7 @@ def _universal_beside(members: Members, image: Image) -> Image | None:
 
 
 def _universal_of(members: Members, found: Configuration) -> bytes | None:
-    """The configuration that a universal document was made from: in it, or in the archive."""
+    """The configuration that a universal document was made from, which is in the document or in the archive."""
     original = configuration.original(found.document)
     if original is None:
         return None
@@ -189,7 +192,7 @@ def _layer(members: Members, sink: LayerSink, name: str, diff_id: str) -> Layer:
 
 
 def _missing(members: Members, name: str) -> ArchiveError:
-    """Docker leaves foreign layers out, which a registry may not have either, and they are nowhere else."""
+    """The error for a layer that is not in the archive; Docker leaves out foreign layers."""
     problem = f"the archive is incomplete: layer {quoted(name)} is missing"
     digest = name[-64:].encode()
     documents = [file.document for file in members.files.values() if file.document is not None]
@@ -199,7 +202,7 @@ def _missing(members: Members, name: str) -> ArchiveError:
 
 
 def _feed(file: File, name: str, sink: LayerSink) -> Layer:
-    """A layer that was kept for a document; one without a byte is an empty tar to Go."""
+    """Feed a layer that looked like a document to the sink; Go takes an empty file for an empty tar."""
     if file.document is None or not (begins_a_tar(file.document) or file.size == 0):
         raise ArchiveError(f"layer {quoted(name)} of the archive cannot be read: {file.problem or 'it is no tar'}")
     writer = sink.begin()

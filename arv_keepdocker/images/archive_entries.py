@@ -1,7 +1,7 @@
-"""What an archive says of its images: manifest.json of a docker-archive, index.json of an OCI image layout.
+"""The images that an archive names: in manifest.json (docker-archive) or index.json (OCI image layout).
 
-See https://github.com/moby/docker-image-spec and https://github.com/opencontainers/image-spec. Docker has written both
-since 25.
+See https://github.com/moby/docker-image-spec and https://github.com/opencontainers/image-spec. Since version 25, Docker
+writes both.
 """
 
 import functools
@@ -20,30 +20,30 @@ MANIFEST = "manifest.json"
 INDEX = "index.json"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_DEPTH = 4
-"""How deep indexes may be nested in indexes; engines write one in another."""
+"""How deep indexes may be nested; engines nest them once."""
 _IMAGES_LIMIT = 1000
-"""How many images an archive may name, how many names each may have, and how many descriptors may lead to them."""
+"""Images that an archive may name, names of each, and descriptors that may lead to them."""
 _FULL_NAME, _REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
-"""BuildKit's annotation of what it keeps beside the images of an index."""
+"""BuildKit's annotation of attestations in an image index."""
 
 
 @dataclass(frozen=True)
 class ArchiveEntry:
-    """What names an image in the archive."""
+    """An image that the archive names."""
 
     config: str
-    """The member that is its configuration."""
+    """The name of the member with its configuration."""
     layers: tuple[str, ...]
     names: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    """Tags that are given without a repository."""
+    """Tags without a repository."""
     digests: tuple[str, ...] = ()
-    """Of its manifest."""
+    """The digests of its manifests."""
 
 
 def of_archive(members: Members) -> list[ArchiveEntry]:
-    """The images of the archive, by manifest.json if there is one, else by index.json. Raises ArchiveError."""
+    """The images that manifest.json names or, without it, index.json. Raises ArchiveError."""
     return of_manifest(members) if members.find(MANIFEST) is not None else of_index(members)
 
 
@@ -98,7 +98,7 @@ def _manifest_entry(entry: Object) -> ArchiveEntry:
 
 
 def _merged(members: Members, entries: Iterable[ArchiveEntry]) -> list[ArchiveEntry]:
-    """Entries that are one image's made one."""
+    """Merge the entries of each image into one."""
     merged: dict[str, ArchiveEntry] = {}
     for entry in entries:
         file = members.find(entry.config)
@@ -121,7 +121,7 @@ def _together(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...
 
 @dataclass(frozen=True)
 class _Named:
-    """A member that an index names, with its names for it."""
+    """A manifest that an index names, and the names that it gives the image."""
 
     digest: str
     name: str | None
@@ -129,13 +129,13 @@ class _Named:
 
 
 class _Index:
-    """Follows index.json to the image manifests."""
+    """Follows index.json to image manifests."""
 
     def __init__(self, members: Members) -> None:
         self.missing: list[str] = []
-        """Digests of manifests that are not in the archive."""
+        """Digests of manifests that are missing in the archive."""
         self.left_out = False
-        """Whether there are manifests of what is no image."""
+        """Whether the index names anything but images: attestations, signatures, other artifacts."""
         self._members = members
 
     def entries(self) -> Iterator[ArchiveEntry]:
@@ -162,7 +162,7 @@ class _Index:
                 ]
 
     def _read(self, digest: str) -> ArchiveEntry | list[_Named] | None:
-        """An image, what an index names, or None for what is neither."""
+        """The image of a manifest, the manifests of an index, or None for anything else."""
         name = _path(digest)
         found = self._parse(name)
         if found.get("manifests") is not None:
@@ -200,7 +200,7 @@ class _Index:
 
 
 def is_image_descriptor(descriptor: Object) -> bool:
-    """Whether what an index names may be an image or an index of images: no attestation, no other artifact."""
+    """Whether the descriptor may be that of an image or an index of images, not of an attestation or artifact."""
     annotations, platform = descriptor.get("annotations"), descriptor.get("platform")
     if isinstance(annotations, Object) and annotations.entry(_ATTESTATION) is not None:
         return False
@@ -212,7 +212,7 @@ def is_image_descriptor(descriptor: Object) -> bool:
 
 
 def is_image_manifest(manifest: Object) -> bool:
-    """Whether a manifest is that of an image, and of no artifact, attestation or signature."""
+    """Whether the manifest is that of an image, not of an artifact, attestation or signature."""
     config, layers = manifest.get("config"), manifest.get("layers") or []
     if manifest.get("artifactType") or not isinstance(config, Object):
         return False
@@ -223,7 +223,7 @@ def is_image_manifest(manifest: Object) -> bool:
 
 
 def _reference_in_index(digest: str, annotations: Any) -> _Named:
-    """With the full name that containerd gives, or what others write into the annotation that is meant for a tag."""
+    """The reference, with the full name in containerd's annotation or, if others wrote one, in the one for tags."""
     if not isinstance(annotations, Object):
         return _Named(digest, None, None)
     full, ref = annotations.entry(_FULL_NAME), annotations.entry(_REF_NAME)

@@ -1,4 +1,4 @@
-"""The names that archives have for images, as docker shows them."""
+"""Names of images in archives, as docker shows them."""
 
 import re
 
@@ -10,19 +10,19 @@ _LIMIT = 512
 """Characters; docker allows 255 for the repository and 128 for the tag."""
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _PLACEHOLDERS = {"i-was-a-digest"}
-"""Tags that stand for none: crane's."""
+"""Tags that mean that there is none, as crane writes them."""
 
 
 def shown(name: str) -> str:
-    """The short form in which docker shows a name: without what it adds itself to names of Docker Hub."""
+    """The name in docker's short form: without the prefixes that it adds to names of Docker Hub."""
     prefix = next((prefix for prefix in _HUB if name.startswith(prefix)), "")
     return name[len(prefix) :]
 
 
 def of_repo_tag(name: str) -> str | None:
-    """What docker shows for a RepoTag; None for one that is no name: without a tag, with a digest, a placeholder.
+    """The name in a RepoTag, as docker shows it; None if it has no tag, has a digest, or is a placeholder.
 
-    Raises ArchiveError for what docker rejects.
+    Raises ArchiveError for a name that docker rejects.
     """
     try:
         found = reference.parse(shown(name)) if len(name) < _LIMIT else None
@@ -36,7 +36,7 @@ def of_repo_tag(name: str) -> str | None:
 
 
 def of_annotation(text: object) -> str | None:
-    """The name in an annotation, which may be anything."""
+    """The name in an annotation; None if that holds anything else."""
     if not isinstance(text, str) or ":" not in text:
         return None
     try:
@@ -46,5 +46,5 @@ def of_annotation(text: object) -> str | None:
 
 
 def bare_tag(text: object) -> str | None:
-    """The tag in an annotation that is meant for a tag alone."""
+    """The tag in an annotation that holds only a tag; None if it holds anything else."""
     return text if isinstance(text, str) and _TAG.fullmatch(text) and text not in _PLACEHOLDERS else None

@@ -1,4 +1,4 @@
-"""Members of an archive that may be layers or documents, while their bytes come by."""
+"""Decides, while a member of an archive is read, whether it is a layer, a document or neither."""
 
 import hashlib
 from typing import Protocol
@@ -17,14 +17,14 @@ class Candidate(Protocol):
         """Take the next bytes. Raises what the layer sink raises."""
 
     def file(self, size: int) -> File:
-        """What the member, which had so many bytes, has turned out to be."""
+        """What the member, of `size` bytes, has turned out to be."""
 
     def close(self) -> None:
-        """There will be no more, and `file` is not asked for."""
+        """The member is given up; `file` will not be called."""
 
 
 def begin(start: bytes, size: int, allowance: Allowance, sink: LayerSink) -> Candidate:
-    """Begin with a member that has so many bytes, the first of which, at most a block of them, are `start`."""
+    """Begin to read a member of `size` bytes; `start` are its first bytes, at most a block."""
     if may_be_document(start, size):
         return _Document()
     compression = detect(start[:MAGIC_SIZE])
@@ -36,18 +36,18 @@ def begin(start: bytes, size: int, allowance: Allowance, sink: LayerSink) -> Can
 
 
 def without_decoder(start: bytes) -> str | None:
-    """The compression of a member that begins so, if there is no decoder for it."""
+    """The compression of a member that begins with `start`, if there is no decoder for it."""
     compression = detect(start[:MAGIC_SIZE])
     return compression if compression is not None and not can_unpack(compression) else None
 
 
 def may_be_document(start: bytes, size: int) -> bool:
-    """Whether a member that has so many bytes, and begins with these, may be a JSON document."""
+    """Whether a member of `size` bytes that begins with `start` may be a JSON document."""
     return size <= DOCUMENT_LIMIT and start.lstrip(b" \t\r\n")[:1] in (b"", b"[", b"{") and b"\0" not in start
 
 
 class _Document:
-    """What may be a JSON document, or has no bytes."""
+    """A member that may be a JSON document, or is empty."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -64,7 +64,7 @@ class _Document:
 
 
 class _Other:
-    """What is nothing of use."""
+    """A member that is neither a layer nor a document."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -80,7 +80,7 @@ class _Other:
 
 
 class _Plain:
-    """A tar, or what is kept as it is because there is no decoder for it."""
+    """A tar, or a compressed layer that is kept as it is because there is no decoder."""
 
     def __init__(self, writer: LayerWriter, compression: str | None = None) -> None:
         self._writer = writer
@@ -98,7 +98,7 @@ class _Plain:
 
 
 class _Compressed:
-    """What may be a tar when it is unpacked."""
+    """A compressed member that may contain a tar."""
 
     def __init__(self, unpacker: Unpacker, sink: LayerSink) -> None:
         self._unpacker = unpacker
@@ -162,7 +162,7 @@ _STARTS = {
 
 
 def what_begins(start: bytes) -> str:
-    """What a file is that begins so and is no tar."""
+    """What kind of file begins with `start`, for a message that it is no tar."""
     if b"SIF_MAGIC" in start[:64]:
         return "a SIF (an image of Singularity's or Apptainer's)"
     for magic, what in _STARTS.items():

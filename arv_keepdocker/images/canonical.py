@@ -1,21 +1,21 @@
-"""The canonical archive: what is stored of an image, the same bytes wherever the image came from.
+"""The canonical archive, which is what is stored of an image: the same bytes wherever the image came from.
 
-Form 1. The layers, each once, base first, uncompressed, named `blobs/sha256/` and their diff ids; then the documents;
-then the end. Every member has the same fixed header fields, and nothing has a name, a time, an owner or a directory. It
-is a docker-archive and an OCI image layout at once, in one of two forms:
+Form 1 has the layers, each once, base first, uncompressed, under `blobs/sha256/` and their diff ids; then the
+documents; then the end. All members have the same fixed header fields, and there are no image names, times, owners or
+directories. It is both a docker-archive and an OCI image layout, in one of two forms:
 
 - plain: the documents are the configuration and a manifest;
-- universal: they are the configuration and the *universal document*, a single JSON object that is both a manifest and a
-  configuration. Its digest is the image's id on engines that know an image by its manifest as well as on those that
-  know it by its configuration. Either specification lets readers ignore the members that they do not know (measured on
-  Docker 20.10, 25, 28, 29 with both image stores and podman 4.3).
+- universal: they are the configuration and the *universal document*, one JSON object that is both a manifest and a
+  configuration. Its digest is the image's id on engines that know images by their manifests as well as on those that
+  know them by their configurations. Both specifications tell readers to ignore members that they do not know (measured
+  on Docker 20.10, 25, 28, 29 with both image stores, and on podman 4.3).
 
 A layer's *unit* is its tar header, its bytes and their padding. Units are cut into blocks so that a layer has the same
-blocks in every image that has it (see `Segment`). The documents and the end are the last block, of a few kilobytes: it
-tells what the archive holds and where.
+blocks in every image (see `Segment`). The documents and the end are the last block, of a few kilobytes, which tells
+what the archive holds and where.
 
-Arvados reuses results only of containers whose image has the same portable data hash. So whatever changes these bytes,
-or how they are cut, is a new form with a new number, and tests hold the digests of this one.
+Arvados reuses a container's results only if the image has the same portable data hash. So any change of these bytes, or
+of how they are cut, is a new form with a new number. Tests contain the digests of this one.
 """
 
 import base64
@@ -33,40 +33,40 @@ from .media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
 FORM = 1
 BLOCK_SIZE = 64 << 20
-"""Bytes that Keep takes as one block at most."""
+"""Bytes of the largest block that Keep accepts."""
 OWN_BLOCKS = 4 << 20
-"""Bytes of a unit that gets blocks of its own.
+"""Bytes from which on a unit has blocks of its own.
 
-Of images with many layers, 1 MiB would make half as many blocks again, to send 7 MiB less of a next version; 16 would
-save few blocks, and send small bases again (`python -m tests.bench.threshold`).
+For images with many layers, 1 MiB would make half as many blocks again, to send 7 MiB less of a next version; 16 MiB
+would save few blocks, and send small bases again (`python -m tests.bench.threshold`).
 """
 HEADER = 512
-"""Bytes of a member's header; its bytes are padded to a multiple of as many."""
+"""Bytes of a member's header; content is padded to a multiple of it."""
 _EMBEDDED_LIMIT = 1 << 20
-"""Bytes of a configuration that the universal document still carries."""
+"""Bytes of the largest configuration that the universal document carries."""
 _OF_MANIFESTS = {"schemaversion", "mediatype", "artifacttype", "config", "layers", "subject", "annotations"}
-"""The members that a manifest has (OCI image specification), in lower case: Go reads them in any."""
+"""The members of a manifest (OCI image specification), in lower case, because Go ignores case."""
 _OF_DESCRIPTORS = {"mediatype", "digest", "size", "urls", "annotations", "data", "platform", "artifacttype"}
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Units that are cut together: one of `OWN_BLOCKS` or more alone, or smaller ones that follow each other.
+    """Units that are cut together: one unit of `OWN_BLOCKS` or more, or smaller ones that follow each other.
 
-    Smaller ones are packed, since a block costs whoever reads the image a request, and the scheduler reckons with 64
-    MiB of scratch space for each.
+    Small units are packed because each block costs readers of the image a request, and the scheduler reserves 64 MiB
+    of scratch space for it.
     """
 
     layers: tuple[Layer, ...]
 
     @property
     def size(self) -> int:
-        """Bytes of the units."""
+        """Bytes of its units."""
         return sum(map(unit_size, self.layers))
 
     @property
     def blocks(self) -> list[int]:
-        """The sizes of the blocks that the run is cut into."""
+        """The sizes of its blocks, in bytes."""
         size = self.size
         return [min(BLOCK_SIZE, size - start) for start in range(0, size, BLOCK_SIZE)]
 
@@ -76,7 +76,7 @@ class Arrangement:
     """An image's canonical archive, without the layers' bytes."""
 
     image_id: str
-    """By which an engine finds the image that has loaded the archive."""
+    """The id under which an engine finds the image after loading the archive."""
     universal: bool
     segments: tuple[Segment, ...]
     end: bytes
@@ -94,10 +94,10 @@ class Arrangement:
 
 
 def arrange(image: Image, universal: bool) -> Arrangement:
-    """The archive of an image, in the universal form or the plain.
+    """The archive of an image, in the universal or the plain form.
 
-    An image whose configuration is a universal document is stored as what it is, whatever is asked for. Raises
-    ArchiveError where the configuration has what cannot be written.
+    An image whose configuration is a universal document stays universal. Raises ArchiveError if the configuration has
+    a value that JSON cannot express.
     """
     original = _original(image, universal)
     if original is not None:
@@ -111,17 +111,17 @@ def unit_size(layer: Layer) -> int:
 
 
 def padding(size: int) -> int:
-    """How many zeros follow a member of `size` bytes."""
+    """Bytes of zeros after a member of `size` bytes."""
     return -size % HEADER
 
 
 def unit_header(layer: Layer) -> bytes:
-    """The beginning of the layer's unit."""
+    """The tar header with which the layer's unit begins."""
     return _header(_path(layer.stored_digest), layer.size)
 
 
 def segments(layers: Iterable[Layer]) -> tuple[Segment, ...]:
-    """How the layers of an image, base first, are cut; one that occurs twice is stored where it comes first."""
+    """The segments of an image's layers, base first. A layer that occurs twice is stored once, in its first place."""
     found: list[Segment] = []
     different = {layer.stored_digest: layer for layer in layers}.values()
     for small, group in groupby(different, lambda layer: unit_size(layer) < OWN_BLOCKS):
@@ -131,9 +131,9 @@ def segments(layers: Iterable[Layer]) -> tuple[Segment, ...]:
 
 
 def parse(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
-    """The archive that ends with the block `end`, if it is canonical and its blocks have these sizes, in order.
+    """The canonical archive whose last block is `end` and whose blocks have these sizes, in order.
 
-    None for everything that is not byte for byte what `arrange` gives.
+    None unless `end` is, byte for byte, what `arrange` makes.
     """
     try:
         return _parsed(end, blocks)
@@ -182,9 +182,9 @@ def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrang
 
 
 def _original(image: Image, universal: bool) -> bytes | None:
-    """The configuration that the image's own, a universal document, was made from; None if it is no such document.
+    """The configuration that the image's universal document was made from; None if the image is not universal.
 
-    Where the universal form is wanted, also of those that versions before form 1 made, which had other layers.
+    If the universal form is wanted, documents from before form 1, which describe other layers, count, too.
     """
     original = image.universal_of
     if original is None:
@@ -222,8 +222,8 @@ def _universal(config: bytes, layers: Iterable[Layer]) -> bytes:
 
 
 def _without_manifest(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration says as such, always with `config` and `history`: without the latter, podman takes a
-    universal document for a mere manifest."""
+    """The configuration without members that a manifest has, but always with `config` and `history`: without `history`,
+    podman takes a universal document for a manifest only."""
     found: dict[str, Any] = {"config": {}}
     history: Any = None
     for key, value in config.items():
@@ -273,7 +273,7 @@ def _path(digest: str) -> str:
 
 
 def _json(document: object) -> bytes:
-    """In ASCII, so that no reader's way with odd characters matters."""
+    """Compact JSON, in ASCII, since readers differ on other characters."""
     try:
         return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     except (ValueError, RecursionError) as error:  # 1e999 reads as infinity, which JSON cannot write
@@ -287,7 +287,7 @@ def _header(name: str, size: int) -> bytes:
 
 
 def _read_members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The names and bytes of the members of a tar that was written here."""
+    """The names and contents of the members of a tar that this module wrote."""
     start = 0
     while start < len(data):
         member = tarfile.TarInfo.frombuf(data[start : start + HEADER], "utf-8", "strict")

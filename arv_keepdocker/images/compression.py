@@ -1,8 +1,9 @@
-"""What archives and layers are compressed with, and how they are unpacked while they are read.
+"""Detects how archives and layers are compressed, and unpacks them while they are read.
 
-A file tells by its first bytes: gzip (RFC 1952), bzip2, xz and Zstandard (RFC 8878), as docker has it. All but the last
-are in Python's library; that is from Python 3.14 on, before it comes with the extra `zstd`. The extra `fast` unpacks
-gzip three times as fast. A small file may hold terabytes and may want any memory to be unpacked: both are bounded.
+The first bytes of a file tell, as they do to docker: gzip (RFC 1952), bzip2, xz or Zstandard (RFC 8878). Python has
+decoders for the first three and, from 3.14 on, for Zstandard; before, that comes with the extra `zstd`. The extra
+`fast` unpacks gzip three times as fast. A small file may unpack to terabytes, and need any amount of memory: both are
+bounded.
 """
 
 import bz2
@@ -16,39 +17,39 @@ from typing import Any, Protocol, cast
 from ..errors import ArchiveError
 
 MAGIC_SIZE = 6
-"""How many of the first bytes tell."""
+"""How many of the first bytes are needed to tell."""
 _MAGIC = {b"\x1f\x8b\x08": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _SKIPPABLE = b"\x2a\x4d\x18"
-"""What follows 0x50 to 0x5f at the beginning of a Zstandard file whose first frame says nothing."""
+"""What follows 0x50 to 0x5f in a Zstandard file that begins with a skippable frame."""
 _PIECE = 64 << 10
 _SMALL_PIECE = 16 << 10
 _CHUNK = 256 << 10
 _MEMORY = 160 << 20
 """Bytes of memory that unpacking may take; `xz -9` wants 65 MiB. Zstandard's decoder itself takes at most 128."""
 _UNPACKED = 2080 << 20
-"""Bytes that a small file may hold: files of 2 GiB of zeros are real, as empty space of data bases. To unpack, hash and
-cut them takes less than 10 s of CPU."""
+"""Bytes that a small file may unpack to: 2 GiB of zeros are real, as empty space in databases. To unpack, hash and cut
+them takes less than 10 s of CPU time."""
 _RATIO = 200
-"""How many times its size a file may hold beyond that. gzip can hold 1032 times its size (RFC 1951), but what is not
-empty does not come near it."""
+"""How many times its size a file may unpack to beyond that. gzip can reach 1032 times (RFC 1951), but real data is far
+from it."""
 
 
 class CompressionError(ArchiveError):
-    """What is compressed is damaged, cut short, or a trap."""
+    """Compressed data is damaged, cut short, or a decompression bomb."""
 
 
 class Allowance:
-    """How much may come out of compressed files, given how much went in."""
+    """How much compressed data may still unpack to, given how much was read."""
 
     def __init__(self) -> None:
         self._left = _UNPACKED
 
     def read(self, count: int) -> None:
-        """So many bytes have come from where nothing is compressed."""
+        """Allow more, since `count` compressed bytes were read."""
         self._left += _RATIO * count
 
     def unpacked(self, count: int) -> None:
-        """So many bytes have come out. Raises CompressionError when they are far more than an image has."""
+        """Count unpacked bytes. Raises CompressionError if they are far more than an image has."""
         self._left -= count
         if self._left < 0:
             raise CompressionError("what is compressed holds far more than an image does")
@@ -114,7 +115,7 @@ _DECODERS: dict[str, Callable[[], Any]] = {
 
 
 def detect(start: bytes) -> str | None:
-    """The compression of a file that begins so: `gzip`, `bzip2`, `xz`, `zstd`, or None."""
+    """The compression of a file that begins with `start`: `gzip`, `bzip2`, `xz`, `zstd`, or None."""
     if start[1:4] == _SKIPPABLE and start[0] & 0xF0 == 0x50:
         return "zstd"
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
@@ -126,10 +127,10 @@ def can_unpack(compression: str) -> bool:
 
 
 class Unpacker:
-    """Unpacks one file, which may be several streams one after the other, while it comes."""
+    """Unpacks one file, which may consist of several streams, while it is read."""
 
     def __init__(self, compression: str, allowance: Allowance | None = None) -> None:
-        """`compression` is one that `can_unpack`. An `allowance` given has been told what was read."""
+        """`can_unpack` must be true for `compression`. The caller of an `allowance` tells it what is read."""
         self._compression = compression
         self._own = Allowance() if allowance is None else None
         self._allowance = allowance or self._own or Allowance()
@@ -150,7 +151,7 @@ class Unpacker:
             yield from self._unpacked(data[start : start + piece])
 
     def finish(self) -> None:
-        """There are no more bytes. Raises CompressionError if the file's end is missing."""
+        """End the file. Raises CompressionError if its end is missing."""
         if self._decoder is not None or self._between or not self._streams:
             raise CompressionError(f"{self._compression} data is cut short or damaged: its end is missing")
 

@@ -1,8 +1,8 @@
-"""What Docker demands of an image's configuration before it loads the image.
+"""An image's configuration: what it says, and whether Docker would load an image that has it.
 
-The types are those of Docker's own structures (image.Image, container.Config), which read JSON with Go's encoding/json;
-null is fine for each. See https://github.com/moby/docker-image-spec. Images that no classic image store takes are
-refused; of what some engines do not take there is a warning.
+The types are those of Docker's structures (image.Image, container.Config), into which Go's encoding/json reads it; null
+is allowed for each. See https://github.com/moby/docker-image-spec. A configuration that no classic image store loads is
+refused; one that only some engines load gets a warning.
 """
 
 import calendar
@@ -21,7 +21,7 @@ from .platform import Platform
 
 WHAT = "the image's configuration"
 CLASSIC_LAYERS = 125
-"""More layers than this no classic image store of Docker's takes; containerd's and podman do."""
+"""The most layers that Docker's classic image store loads; containerd's store and podman load more."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:[.,]\d+)?(?:Z|[+-](\d\d):(\d\d))", re.ASCII)
 _PLATFORM_PART = re.compile(r"[\w.-]{1,64}", re.ASCII)
@@ -31,7 +31,7 @@ Check = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Configuration:
-    """What of a configuration is used."""
+    """The parts of a configuration that are used."""
 
     document: Object
     diff_ids: tuple[str, ...]
@@ -41,7 +41,7 @@ class Configuration:
 
 
 def read(data: bytes) -> Configuration:
-    """Read the configuration. Raises ArchiveError, which says why, for one that no classic image store takes."""
+    """Parse and check a configuration. Raises ArchiveError, which says why, if no classic image store would load it."""
     document = parse(data)
     _check_types(document, _IMAGE, "")
     rootfs = document.get("rootfs")
@@ -60,19 +60,19 @@ def read(data: bytes) -> Configuration:
 
 
 def parse(data: bytes) -> Object:
-    """The configuration's document, not checked. Raises ArchiveError for what is none."""
+    """Parse a configuration without checking it. Raises ArchiveError if it is not a JSON object."""
     return json.parse_object(data, WHAT)
 
 
 def platform(document: Object) -> Platform:
-    """What the image runs on; a part that cannot be is taken for none."""
+    """The image's platform; invalid parts count as empty."""
     parts = (str(document.get(key) or "") for key in ("os", "architecture", "variant"))
     return Platform(*(part if _PLATFORM_PART.fullmatch(part) else "" for part in parts))
 
 
 def original(document: Object) -> tuple[str, bytes | None] | None:
-    """If the configuration says that it is an image manifest, too (the universal form): the digest of the configuration
-    that it was made from, and that configuration, if it has it itself."""
+    """Of a universal document: the digest of the configuration that it was made from, and that configuration if the
+    document carries it. None for any other configuration."""
     settings, layers = document.get("config"), document.get("layers")
     digest = settings.get("digest") if isinstance(settings, Object) else None
     if not isinstance(layers, list) or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
@@ -86,13 +86,13 @@ def original(document: Object) -> tuple[str, bytes | None] | None:
 
 
 def universal_of(read: Configuration) -> bytes | None:
-    """The configuration that a universal document says it was made from, if it has that with it."""
+    """The configuration that a universal document was made from, if the document carries it; None otherwise."""
     digest, found = original(read.document) or ("", None)
     return found if found is not None and sha256(found) == digest else None
 
 
 def is_time(value: object) -> TypeGuard[str]:
-    """Whether it is a time as RFC 3339 has it and Go takes it."""
+    """Whether it is an RFC 3339 time that Go accepts."""
     found = _TIME.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return False
@@ -174,7 +174,7 @@ def _maps_to(check: Check) -> Check:
 _STRING = _Checked("a string", _is_string)
 _STRINGS = _Checked("a list of strings", _all_are(_is_string))
 _COMMAND = _Checked("a list of strings", lambda value: _is_string(value) or _STRINGS.check(value))
-"""Docker up to 28 takes a string, too."""
+"""Docker up to 28 accepts a string, too."""
 _BOOLEAN = _Checked("true or false", lambda value: isinstance(value, bool))
 _INTEGER = _Checked("a whole number", _is_integer)
 _STRING_MAP = _Checked("an object of strings", _maps_to(_is_string))

@@ -1,4 +1,4 @@
-"""One image, as every source delivers it."""
+"""An image as every source delivers it."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,46 +7,45 @@ from .layers import Layer
 from .platform import Platform
 
 UNIVERSAL_OF = "org.arvados.keepdocker.configuration"
-"""The annotation of a universal document that has the configuration that it was made from, in base64."""
+"""The annotation in a universal document with the configuration that it was made from, in base64."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of several images that a source may have."""
+    """Which of a source's images is wanted."""
 
     name: str | None = None
-    """`repo:tag`, or what the user gave instead, to choose by where there are several."""
+    """`repo:tag`, or what the user gave instead, to choose among several."""
     platform: Platform | None = None
-    """None for the usual one."""
+    """None for the default, linux/amd64."""
     image_id: str | None = None
-    """Digest of the configuration, to choose by before everything else."""
+    """The configuration's digest, which decides if given."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """One whole image, checked: its layers have the digests that its configuration says."""
+    """A complete image, checked: its layers have the diff ids in its configuration."""
 
     config: bytes
-    """The configuration, as it came."""
+    """The configuration, byte for byte."""
     layers: tuple[Layer, ...]
-    """Base first; one that occurs twice is named twice."""
+    """Base first; a layer that occurs twice is here twice."""
     platform: Platform
     created: str | None = None
-    """The configuration's `created`, an RFC 3339 time, if it has one."""
+    """When it was built: the configuration's `created`, an RFC 3339 time."""
     names: tuple[str, ...] = ()
-    """The `repo:tag` names that the source has for it, as docker shows them."""
+    """Its `repo:tag` names in the source, as docker shows them."""
     tags: tuple[str, ...] = ()
-    """Tags that an OCI image layout has for it without a repository; no names, but they help to give one."""
+    """Its tags without a repository in an OCI image layout: no names, but useful in a hint."""
     universal_of: bytes | None = None
-    """If `config` says that it is a universal document, the configuration that it says it was made from, where the
-    source has that: in the document's annotation, or beside it. It has the digest that the document says; whether the
-    universal form of it is `config` again is not checked here."""
+    """If `config` is a universal document: the configuration that it was made from, if the source has that, in the
+    document or beside it. Its digest is checked; whether its universal form is `config` is not."""
     digests: tuple[str, ...] = ()
-    """Other digests by which the source knows the image: of its manifest, of the index that names it."""
+    """Other digests by which the source knows it: of its manifest, and of the index that names it."""
     targets: tuple[str, ...] = ()
     """The digests by which a containerd image store knows the image that has loaded the source, if that is told."""
     warnings: tuple[str, ...] = ()
-    """What a user should know of an image that can be stored all the same."""
+    """Warnings for the user about an image that can be stored nevertheless."""
 
     def is_by_manifest(self, recorded: str | None) -> bool:
         """Whether the recorded id is one by which only a containerd image store knows it."""
@@ -58,5 +57,5 @@ class Image:
 
     @property
     def id(self) -> str:
-        """`sha256:` and the hexadecimal digest of the configuration."""
+        """The image's id, which is the configuration's digest: `sha256:` and 64 hexadecimal digits."""
         return f"sha256:{hashlib.sha256(self.config).hexdigest()}"

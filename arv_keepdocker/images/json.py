@@ -1,8 +1,8 @@
-"""JSON as Go reads it, in which engines are written (encoding/json).
+"""JSON as Go's encoding/json reads it, in which engines are written.
 
-The keys of an object are those of a structure in any case, white space may be around a document, and bytes that are no
-UTF-8 stand for U+FFFD. An object that has a key twice, or once in another case, is refused where that key is used:
-readers differ on which one holds. Documents may come from anyone, so their size and depth are bounded.
+Keys match the fields of a structure in any case, a document may have white space around it, and bytes that are not
+UTF-8 become U+FFFD. An object with two keys that differ at most in case is refused when that key is used, because
+readers differ on which one counts. Documents may come from anyone, so their size and depth are bounded.
 """
 
 import json
@@ -16,7 +16,7 @@ DOCUMENT_LIMIT = 4 << 20
 """Bytes. Real configurations have a few kilobytes, and registries need not take manifests of more (OCI distribution
 specification)."""
 _VALUES_LIMIT = 300_000
-"""How many values a document may have: each may take a hundred times its size in memory."""
+"""Values that a document may have: a value may take a hundred times its size in memory."""
 _DEPTH_LIMIT = 1000
 _LONGEST = 200
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
@@ -25,7 +25,7 @@ _NESTING = re.compile(rb"[\[{]+|[\]}]+")
 
 
 class Object:
-    """A JSON object: its keys and values, in order."""
+    """A JSON object: its pairs of keys and values, in order."""
 
     __slots__ = ("_folded", "_pairs")
 
@@ -37,7 +37,7 @@ class Object:
         return iter(self._pairs)
 
     def get(self, key: str) -> Any:
-        """The value of a structure's key, which may be in any case; None if there is none.
+        """The value of a structure's field, whose key may be in any case; None if there is none.
 
         Raises ArchiveError if there are several.
         """
@@ -48,14 +48,14 @@ class Object:
         return _single_value(key, self._folded.get(_fold(key), []))
 
     def entry(self, key: str) -> Any:
-        """The value of a map's key (a label, an annotation), whose case matters; otherwise as `get`."""
+        """The value of a map's key (a label, an annotation), whose case matters. Otherwise like `get`."""
         return _single_value(key, [value for other, value in self._pairs if other == key])
 
 
 def parse(data: bytes, what: str) -> Any:
-    """The document's value: None, a bool, int, float, str, list or Object. `what` begins the messages.
+    """Parse a document into None, a bool, int, float, str, list or Object. `what` names it in error messages.
 
-    Raises ArchiveError for what is no JSON, or more than any image has.
+    Raises ArchiveError if it is not JSON, or larger or deeper than any image's.
     """
     if len(data) > DOCUMENT_LIMIT:
         raise ArchiveError(f"{what} is not a JSON document of at most {DOCUMENT_LIMIT >> 20} MiB")
@@ -67,7 +67,7 @@ def parse(data: bytes, what: str) -> Any:
 
 
 def parse_object(data: bytes, what: str) -> Object:
-    """The document's value, which is an object; else as `parse`."""
+    """Parse a document that must be an object. Otherwise like `parse`."""
     value = parse(data, what)
     if not isinstance(value, Object):
         raise ArchiveError(f"{what} is not a JSON object")
@@ -75,7 +75,7 @@ def parse_object(data: bytes, what: str) -> Object:
 
 
 def shown(value: Any) -> str:
-    """A value that is no list or object as a message can bear it."""
+    """A value, neither list nor object, for a message; cut if it is long."""
     text = json.dumps(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
@@ -98,7 +98,7 @@ def _single_value(key: str, values: list[Any]) -> Any:
 
 
 def _fold(key: str) -> str:
-    """As Go compares keys: besides upper and lower case there are a long s and a Kelvin sign."""
+    """The key as Go compares it: it also folds the long s and the Kelvin sign."""
     return key.replace("\u017f", "s").lower()
 
 

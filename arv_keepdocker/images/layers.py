@@ -1,7 +1,7 @@
-"""Layers on their way from a source to where they are kept.
+"""Layers, and the interface between sources and sinks.
 
 A source (an engine, an archive, a registry, ...) reads an image and feeds its layers, uncompressed, to a *layer sink*:
-several at a time, in any order, also layers of which it turns out at the end that the image does not have them.
+several at a time, in any order, and possibly some that turn out not to belong to the image.
 """
 
 import hashlib
@@ -11,51 +11,51 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Layer:
-    """One whole layer that a sink has."""
+    """A complete layer in a sink."""
 
     diff_id: str
     """`sha256:` and the hexadecimal digest of the uncompressed tar."""
     size: int
-    """How many bytes the sink has of it: those of the uncompressed tar, unless `compression` says otherwise."""
+    """Bytes in the sink: those of the uncompressed tar, unless `compression` is set."""
     digest: str = ""
-    """Digest of the bytes that the sink has, by which it finds them; given only where it is not the diff id."""
+    """Digest of the bytes in the sink, if it is not the diff id."""
     compression: str | None = None
-    """`zstd` for a layer that is kept as it came because there is no decoder; then its diff id could not be checked."""
+    """`zstd` for a layer that stays compressed because there is no decoder; its diff id could not be checked."""
 
     @property
     def stored_digest(self) -> str:
-        """Digest of the bytes that the sink has."""
+        """Digest of the bytes in the sink."""
         return self.digest or self.diff_id
 
 
 class LayerWriter(Protocol):
-    """Takes one layer. It is used by one thread at a time."""
+    """Receives one layer. Used by one thread at a time."""
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes of the uncompressed layer, a tar. Raises what sending them raises."""
+        """Write the next bytes of the uncompressed layer, a tar. Raises what storing them raises."""
 
     def finish(self) -> Layer:
-        """The layer is whole; its diff id and size are those of what was written.
+        """End the layer, and return it with the diff id and size of what was written.
 
-        The caller compares them with what they should be. A finished layer that no image names is simply not used.
+        The caller checks them. A finished layer that no image names is ignored.
         """
 
     def abandon(self) -> None:
-        """The layer will not be finished. May be called at any time before `finish` has returned, also twice."""
+        """Give the layer up. May be called at any time before `finish` has returned, and more than once."""
 
 
 class LayerSink(Protocol):
-    """Where layers go. Its methods may be called by several threads at a time."""
+    """Receives layers. Its methods may be called by several threads at a time."""
 
     def has(self, diff_id: str) -> Layer | None:
-        """The layer, if the sink has it without being given its bytes (Arvados has it, or it was finished before)."""
+        """The layer, if the sink does not need its bytes: it is in Keep, or was finished before. None otherwise."""
 
     def begin(self) -> LayerWriter:
-        """Take another layer, now known to begin; waits while the layers that are being taken need too much memory."""
+        """Begin another layer. Waits while the layers being written need too much memory."""
 
 
 class NoSink:
-    """A sink that keeps nothing, for a source that is only to be checked."""
+    """A sink that keeps nothing, to check a source only."""
 
     def has(self, diff_id: str) -> Layer | None:
         return None

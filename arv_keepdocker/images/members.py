@@ -1,4 +1,4 @@
-"""The members of an archive, by name: files, and links that lead to them."""
+"""The members of an archive by name: files, and the links that lead to them."""
 
 import bisect
 import posixpath
@@ -15,7 +15,7 @@ _DOCUMENTS_LIMIT = 64 << 20
 _NAMES_LIMIT = 16 << 20
 _STEPS_LIMIT = 1_000_000
 _LINKS_LIMIT = 255
-"""How many links lead from one name to a file; the kernel follows 40, Docker 255."""
+"""Links to follow from a name to a file at most; the kernel follows 40, Docker 255."""
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _DOCUMENTS = ("manifest.json", "index.json")
 _ROOT = {"bin", "dev", "etc", "home", "lib", "proc", "root", "sbin", "sys", "tmp", "usr", "var", ".dockerenv"}
@@ -23,21 +23,21 @@ _ROOT = {"bin", "dev", "etc", "home", "lib", "proc", "root", "sbin", "sys", "tmp
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What a member holds."""
+    """A member that is a file."""
 
     size: int
     sha256: str
-    """Hexadecimal digest of the bytes."""
+    """Hexadecimal digest of its bytes."""
     document: bytes | None = None
-    """The bytes, if they may be a JSON document."""
+    """Its bytes, if they may be a JSON document."""
     layer: Layer | None = None
-    """The layer that the sink has of it; None if it cannot be one, or is a document and was not fed."""
+    """The layer in the sink; None if it is not a layer, or looked like a document and was not fed."""
     kept: str | None = None
-    """The compression in which the sink has the layer, because there is no decoder."""
+    """The compression of a layer that stays compressed because there is no decoder."""
     problem: str | None = None
-    """Why it is no layer."""
+    """Why it is not a layer."""
     later: "Callable[[LayerSink], File] | None" = None
-    """Reads it, where it was passed over."""
+    """Reads it now, if it was skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class _Link:
 
 
 class Members:
-    """What is remembered of an archive's members. Absolute names are relative to the archive, as docker takes them."""
+    """What is known of an archive's members. Absolute names are relative to the archive, as they are for docker."""
 
     def __init__(self) -> None:
         self.files: dict[str, File] = {}
@@ -62,11 +62,11 @@ class Members:
         self._problem: str | None = None
 
     def problem(self, problem: str) -> None:
-        """Remember, if it is the first, a reason why this is no archive that an engine writes."""
+        """Note why no engine writes such an archive, if it is the first reason."""
         self._problem = self._problem or problem
 
     def add_file(self, name: str, file: File) -> None:
-        """Add a file. Raises ArchiveError if that makes too much to remember."""
+        """Add a file. Raises ArchiveError if names and documents take too much memory."""
         name = self._checked(name)
         blob = _BLOB.fullmatch(name)
         if blob is not None and file.sha256 != blob[1]:
@@ -81,7 +81,7 @@ class Members:
             raise self.not_an_image() or ArchiveError(f"the archive has more than {_DOCUMENTS_LIMIT >> 20} MiB of JSON")
 
     def add(self, member: Member) -> None:
-        """Add a directory or a link. Raises ArchiveError if that makes too much to remember."""
+        """Add a directory or a link. Raises ArchiveError if names take too much memory."""
         name = self._checked(member.name)
         self._check_same(name not in self.files, name)
         if member.kind is Kind.DIRECTORY:
@@ -103,7 +103,7 @@ class Members:
         self._check_same(self._links.setdefault(name, link) == link, name)
 
     def find(self, name: str) -> File | None:
-        """The file that `name` stands for, through links as an engine follows them; None if there is none."""
+        """The file with this name, following links as an engine does; None if there is none."""
         path = _inside(name)
         if path in self.files:
             return self.files[path]
@@ -117,7 +117,7 @@ class Members:
         return None
 
     def check(self) -> None:
-        """Raise ArchiveError if this is no archive of an image, or one that no engine writes."""
+        """Raise ArchiveError if the archive does not hold an image, or is one that no engine writes."""
         not_an_image = self.not_an_image()
         if not_an_image is not None:
             raise not_an_image
@@ -130,7 +130,7 @@ class Members:
             raise ArchiveError(self._problem)
 
     def not_an_image(self) -> ArchiveError | None:
-        """What it is, if it is no image."""
+        """An error that says what the archive is, if it is not an image; None otherwise."""
         if any(self.find(name) is not None for name in _DOCUMENTS):
             return None
         for name in (*self.files, *self._links):
@@ -154,7 +154,7 @@ class Members:
         return any(name in self.files for name in there)
 
     def _followed(self, path: str) -> str | None:
-        """The path that the first link on it leads to; None if there is no link, or nothing more to find."""
+        """The path after following the first link in it; None if there is no link."""
         parts = path.split("/")
         at = ""
         for number, part in enumerate(parts):
@@ -165,7 +165,7 @@ class Members:
             link = self._links.get(at)
             if link is None:
                 continue
-            # A hard link to a symbolic one is another one, where it is.
+            # A hard link to a symbolic link is a symbolic link, relative to its own place.
             target = posixpath.join(posixpath.dirname(at), link.target) if link.symbolic else link.target
             behind = self._links.get(target) if not link.symbolic else None
             if behind is not None and behind.symbolic:
@@ -174,7 +174,7 @@ class Members:
         return None
 
     def _check_absolute_links(self, names: list[str]) -> None:
-        """An absolute target is taken for one in the archive, as docker does, if it is there."""
+        """Note links whose absolute target is not in the archive; docker takes those that are for relative ones."""
         keys = [_in_order(name) for name in names]
         for name, link in self._links.items():
             if link.absolute:
@@ -205,7 +205,7 @@ class Members:
 
 
 def _inside(name: str) -> str:
-    """The name normalized, relative to the archive."""
+    """The normalized name, relative to the archive."""
     return posixpath.normpath(name.lstrip("/") or ".")
 
 
@@ -214,5 +214,5 @@ def _leads_out(name: str) -> bool:
 
 
 def _in_order(name: str) -> str:
-    """What sorts names so that all that is below a directory follows it."""
+    """A sort key that places a directory's content right after it."""
     return name.replace("/", "\0")

@@ -1,4 +1,4 @@
-"""What an image runs on, as Go and the OCI image specification name it."""
+"""Platforms, in the terms of Go and the OCI image specification."""
 
 import re
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from ..errors import UsageError
 
 _ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
-"""Other names that people and kernels use."""
+"""Other names of architectures, which people and kernels use."""
 _VARIANTS = {"armhf": "v7", "armel": "v6"}
-"""Debian's names of arm, with the variant that each means."""
+"""Debian's names for arm, with the variant that each means."""
 _DEFAULT_VARIANTS = {"amd64": "v1", "arm": "v7", "arm64": "v8"}
 _KNOWN = {*_ARCHITECTURES.values(), *_ARCHITECTURES, *_VARIANTS, *_DEFAULT_VARIANTS, "ppc64le", "riscv64", "s390x"}
-"""Architectures that somebody might name without the operating system."""
+"""Architectures that a user may have given without an operating system."""
 _LONGEST = 100
 
 
@@ -31,12 +31,12 @@ class Platform:
         return self._normalized() == other._normalized()
 
     def has_architecture_of(self, other: "Platform") -> bool:
-        """Whether they differ in nothing but the architecture's variant."""
+        """Whether they differ at most in the architecture's variant."""
         return self._normalized()[:2] == other._normalized()[:2]
 
     def _normalized(self) -> tuple[str, str, str]:
-        """As containerd compares platforms (github.com/containerd/platforms: normalizeOS, normalizeArch), which also
-        writes no variant where it is the usual one."""
+        """The platform as containerd compares it (github.com/containerd/platforms: normalizeOS, normalizeArch), except
+        that the default variant is spelled out."""
         os, architecture, variant = self.os.lower(), self.architecture.lower(), self.variant.lower()
         if architecture in _VARIANTS:
             architecture, variant = "arm", _VARIANTS[architecture]
@@ -64,7 +64,7 @@ class Platform:
 
     @classmethod
     def recorded(cls, value: object) -> "Platform | None":
-        """The platform that a link's property names, which may be of any type; None where it names none."""
+        """The platform in a link's property, which may hold anything; None if it is not a platform."""
         if not isinstance(value, str) or len(value) > _LONGEST:
             return None
         os, _, rest = value.partition("/")
@@ -73,4 +73,4 @@ class Platform:
 
 
 USUAL = Platform("linux", "amd64")
-"""What Arvados' compute nodes are, as a rule."""
+"""The default: the platform of most compute nodes."""

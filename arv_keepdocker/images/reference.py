@@ -1,4 +1,4 @@
-"""Image names: what the user typed, checked as docker would, before anything is asked of anyone.
+"""Image references: what the user typed, checked as docker checks it, before any request.
 
 The grammar is that of https://github.com/distribution/reference, which docker and podman share.
 """
@@ -22,22 +22,22 @@ _NOT_PRINTABLE_ASCII = re.compile(r"[^\x21-\x7e]")
 
 @dataclass(frozen=True)
 class Reference:
-    """An image as the user names it: by `repository` and `tag`, by `repository` and `digest`, or by `id_prefix`.
+    """An image as the user refers to it: by `repository` and `tag`, `repository` and `digest`, or `id_prefix`.
 
-    A short word of hexadecimal digits (`cafe`) may be either a repository or the beginning of an id. It then has
-    both `repository` and `id_prefix`, and as with docker the name goes first where there is an image of that name.
+    A short word of hexadecimal digits (`cafe`) may be a repository or the beginning of an id. It has both `repository`
+    and `id_prefix`; as with docker, the name wins if there is an image of that name.
     """
 
     repository: str | None = None
     tag: str | None = None
     digest: str | None = None
-    """`sha256:` and 64 hexadecimal digits: a digest of the registry's, not an image id."""
+    """`sha256:` and 64 hexadecimal digits: the digest of a manifest or an index, not an image id."""
     id_prefix: str | None = None
     """`sha256:` and some or all of the 64 hexadecimal digits of an image id."""
 
     @property
     def name(self) -> str | None:
-        """What Arvados records and looks up (`docker_image_repo+tag`), and what docker pulls; None for an id."""
+        """The name that Arvados records (`docker_image_repo+tag`) and docker pulls; None for an id."""
         if self.repository is None:
             return None
         if self.digest is not None:
@@ -50,14 +50,14 @@ class Reference:
         return self.name or self.id_prefix or ""
 
     def as_id(self) -> "Reference":
-        """The same image where it has turned out to be given by its id."""
+        """The reference as an id, when that is what it has turned out to be."""
         return Reference(id_prefix=self.id_prefix)
 
 
 def parse(image: str, tag: str | None = None) -> Reference:
-    """Understand IMAGE [TAG] as typed on the command line.
+    """Parse IMAGE [TAG] of the command line.
 
-    Raises UsageError, with the reason, for what docker would reject and for two tags.
+    Raises UsageError, with the reason, for a name that docker rejects and for two tags.
     """
     _check_characters(image, "image name")
     if tag is None:
@@ -76,8 +76,8 @@ def parse(image: str, tag: str | None = None) -> Reference:
 
 
 def familiar(name: str) -> str:
-    """The short form of a name as docker has it: without what it adds itself to names of Docker Hub, and podman to
-    names of no registry."""
+    """The name in docker's short form: without the prefixes that docker adds to names of Docker Hub, and podman to
+    names without a registry."""
     for prefix in ("docker.io/library/", "docker.io/", "localhost/"):
         if name.startswith(prefix):
             return name[len(prefix) :]
@@ -85,7 +85,7 @@ def familiar(name: str) -> str:
 
 
 def split_recorded(name: str) -> Reference:
-    """The parts of a name as Arvados has recorded it, which may be any text."""
+    """The parts of a recorded name, which may be any text."""
     repository, at, digest = name.partition("@")
     if at:
         return Reference(repository=repository, digest=digest)
@@ -94,7 +94,7 @@ def split_recorded(name: str) -> Reference:
 
 
 def split_query(text: str) -> tuple[str, str | None]:
-    """The name and the tag, if there is one, by which to look for images in Arvados; anything may be looked for."""
+    """The name and the tag, if any, of a query for images in Arvados, which may be any text."""
     if text.lower().startswith("sha256:"):
         return text, None
     host, slash, rest = text.partition("/")
@@ -130,7 +130,7 @@ def _id_prefix(text: str, digits: str) -> str:
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:
-    """Cut at the colon that introduces a tag; a colon before a slash introduces a port."""
+    """Split at the colon before the tag; a colon before a slash precedes a port."""
     slash = text.rfind("/")
     colon = text.find(":", slash + 1)
     if colon < 0:

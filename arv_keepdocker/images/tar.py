@@ -1,7 +1,8 @@
-"""An archive of an image, read once from its first byte to its last.
+"""Reads the tar archive of an image, from its first byte to its last.
 
 Nothing is ever unpacked to files. Members that may be layers go to a layer sink, uncompressed, while they are read;
-which of them are is told by documents that may come last. Small JSON documents are kept, of all else only digests.
+which ones are layers may only be known at the end. JSON documents are kept in memory; of everything else, only the
+digest is.
 """
 
 import functools
@@ -20,13 +21,13 @@ from .tar_headers import BLOCK, HeaderError, Headers, Kind, Member, begins_a_tar
 
 _CHUNK = 1 << 20
 _RECORD_LIMIT = 16 << 20
-"""Bytes of zeros at the end; tar fills up to 10 KiB, or what it has been told to write at once."""
+"""Bytes of zeros at the end at most; tar fills its last record, of 10 KiB unless told otherwise."""
 _MEMBERS_LIMIT = 100_000
 _BLOB = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.tar)?")
 
 
 class Readable(Protocol):
-    """The part of a binary file that is used here: it is only read, forwards."""
+    """A binary stream that is only read, forwards."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -35,13 +36,13 @@ Seek = Callable[[int], int]
 
 
 def scan(stream: Readable, sink: LayerSink, name: str = "FILE", pass_over: Seek | None = None) -> Members:
-    """Read the archive to its end, and feed what may be layers to the sink.
+    """Read the archive, which may be compressed, to its end, and feed what may be layers to the sink.
 
-    It may be compressed. If it is not, and there is `pass_over`, which goes to another byte of it, then what is no
-    document is passed over, to be read later. `name` is what it is called in a command that the user is told.
+    With `pass_over`, a function that seeks in the stream, members of a plain archive that are not documents are
+    skipped, and can be read later. `name` is the archive's name for commands in hints.
 
-    Raises ArchiveError when it is no tar, cut short or damaged, or has members that no engine writes. What
-    `stream.read` and the sink raise comes through.
+    Raises ArchiveError if it is not a tar, is cut short or damaged, or has members that no engine writes. Passes on
+    what `stream.read` and the sink raise.
     """
     source = _Source(stream, name, pass_over)
     members = Members()
@@ -59,13 +60,13 @@ def scan(stream: Readable, sink: LayerSink, name: str = "FILE", pass_over: Seek 
 
 
 class _Source:
-    """The bytes of the tar, counted; unpacked where they are compressed."""
+    """The bytes of the tar, unpacked if need be, and counted."""
 
     def __init__(self, stream: Readable, name: str, seek: Seek | None) -> None:
         self.allowance = Allowance()
         self.size = 0
         self.first = b""
-        """The first block, or what there is of it."""
+        """The first block, or less if the stream is shorter."""
         self._stream = stream
         self._start = b""
         while len(self._start) < BLOCK and (data := stream.read(BLOCK - len(self._start))):
@@ -77,7 +78,7 @@ class _Source:
         self._seek = seek if compression is None else None
 
     def read(self, size: int) -> bytes:
-        """At least one byte and at most `size`; raises EOFError when there are no more."""
+        """Read at least one byte and at most `size`. Raises EOFError at the end."""
         data = self._unread[:size]
         if data:
             self._unread = self._unread[size:]
@@ -100,7 +101,7 @@ class _Source:
         return self._seek is not None
 
     def seek(self, offset: int) -> None:
-        """Go to another byte of the tar, where that can be."""
+        """Go to another byte of the tar, if it is seekable."""
         assert self._seek is not None
         self._seek(offset)
         self._unread = b""
@@ -164,8 +165,10 @@ def _skip(source: _Source, size: int) -> None:
 
 
 def _read_end(source: _Source) -> None:
-    """Two blocks of zeros end a tar (POSIX.1, pax interchange format), one of which has been read; without them it has
-    been cut short. What follows are zeros that fill the last record."""
+    """Read the end: two blocks of zeros, the first of which has been read, and zeros that fill the last record.
+
+    A tar without them has been cut short (POSIX.1, pax interchange format).
+    """
     zeros = source.exactly(BLOCK)
     limit = source.size + _RECORD_LIMIT
     while not zeros.strip(b"\0"):

@@ -1,8 +1,8 @@
-"""The headers of a tar: what its members are, and how many bytes each has.
+"""The headers of a tar: the kind and the size of each member.
 
-They are read as Go's archive/tar reads them, with which engines read: ustar, pax (POSIX.1, pax interchange format), GNU
-tar's and star's headers, those from before ustar, numbers in octal or base 256. An archive may come from anyone: what
-is read is bounded, and what readers of tars understand differently is refused.
+They are read as Go's archive/tar reads them, which engines use: headers of ustar, pax (POSIX.1, pax interchange
+format), GNU tar, star, and from before ustar; numbers in octal or base 256. An archive may come from anyone, so what
+is read is bounded, and what readers understand in different ways is refused.
 """
 
 import enum
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from ..errors import ArchiveError, quoted
 
 BLOCK = 512
-"""Everything in a tar is padded to this many bytes."""
+"""Bytes to a multiple of which everything in a tar is padded."""
 _EXTENDED_LIMIT = 1 << 20
 """Bytes of an extended header; Go's archive/tar has the same limit."""
 _ALL_EXTENDED_LIMIT = 64 << 20
-"""Bytes of all extended headers of an archive."""
+"""Bytes of all extended headers of an archive together."""
 _RECORDS_LIMIT = 500_000
-"""Records of all pax headers of an archive."""
+"""Records of all pax headers of an archive together."""
 _NAME_LIMIT = 4096
 """Bytes of a name; PATH_MAX of Linux."""
 _SIZE_LIMIT = 1 << 44
-"""Bytes of a member; more than any file system in use takes in one file."""
+"""Bytes of a member; no file system in use allows larger files."""
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
 _EXTENDED = (_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_TARGET)
 _RECORD_LENGTH = re.compile(rb"\+?([0-9]{1,9}) ")
@@ -31,7 +31,7 @@ _OCTAL = re.compile(rb"[0-7]{1,12}")
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}")
 _TIME = re.compile(rb"[+-]?[0-9]{1,19}(\.[0-9]*)?")
 _NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148))
-"""Where a header has the mode, owner, group, size and time of a member."""
+"""Where a header has the mode, owner, group, size and time."""
 _DEVICE = ((329, 337), (337, 345))
 _STAR_TIMES = ((476, 488), (488, 500))
 _GNU_TIMES = ((345, 357), (357, 369))
@@ -50,7 +50,7 @@ class Kind(enum.Enum):
     HARD_LINK = enum.auto()
     SYMBOLIC_LINK = enum.auto()
     OTHER = enum.auto()
-    """A device or a named pipe, or what nobody knows."""
+    """A device, a named pipe, or an unknown kind."""
 
 
 _KINDS = {
@@ -66,14 +66,14 @@ _WITHOUT_BYTES = (b"3", b"4", b"6")
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What a member's headers say of it."""
+    """A member, as its headers describe it."""
 
     name: str
     kind: Kind
     size: int
-    """How many bytes follow; none but those of a file, or of what is of an unknown kind."""
+    """Bytes of content; 0 except for files and unknown kinds."""
     target: str
-    """What a link names."""
+    """The target of a link."""
 
 
 class HeaderError(Exception):
@@ -84,15 +84,15 @@ class Headers:
     """Reads the headers of one tar, one member after the other."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
-        """`read` gives exactly as many bytes as it is asked for."""
+        """`read` returns exactly as many bytes as requested."""
         self._read = read
         self._extended_left = _ALL_EXTENDED_LIMIT
         self._records_left = _RECORDS_LIMIT
 
     def next(self) -> Member | None:
-        """The next member; None where a block of zeros says that there is none.
+        """The next member; None at the block of zeros that ends the archive.
 
-        Raises HeaderError for what is no header, and ArchiveError for what readers understand differently.
+        Raises HeaderError if there is no valid header, ArchiveError for one that readers understand in different ways.
         """
         extended: dict[bytes, bytes] = {}
         while (block := self._read(BLOCK)) != bytes(BLOCK):
@@ -106,7 +106,7 @@ class Headers:
             if kind != _PAX_GLOBAL:
                 extended[kind] = data
             elif self._records(data).keys() & {b"path", b"linkpath", b"size"}:
-                # Go's archive/tar does not apply it, others do.
+                # Go's archive/tar ignores it; other readers apply it.
                 raise ArchiveError("the archive has a header that gives all its members the same name or size")
         if extended:
             raise HeaderError("an extended header without its member")
@@ -122,7 +122,7 @@ class Headers:
         return self._read(size + -size % BLOCK)[:size]
 
     def _records(self, data: bytes) -> dict[bytes, bytes]:
-        """The records of a pax header, of each keyword the last; an empty value takes back what was said before."""
+        """The records of a pax header, the last one of each keyword; an empty value removes earlier ones."""
         records: dict[bytes, bytes] = {}
         start = 0
         while start < len(data):
@@ -144,7 +144,7 @@ class Headers:
 
 
 def begins_a_tar(data: bytes) -> bool:
-    """Whether the first bytes of a file, at least a block of them, can be those of a tar."""
+    """Whether a file that begins with `data`, at least one block, can be a tar."""
     if len(data) < BLOCK:
         return False
     try:
@@ -155,7 +155,7 @@ def begins_a_tar(data: bytes) -> bool:
 
 
 def check(block: bytes) -> None:
-    """Raise HeaderError unless Go's archive/tar takes the block for a header."""
+    """Raise HeaderError unless Go's archive/tar accepts the block as a header."""
     counted = block[:148] + b" " * 8 + block[156:]
     total = sum(counted)
     # Some old programs counted the bytes as signed.
@@ -193,7 +193,7 @@ def _member(block: bytes, kind: bytes, extended: Mapping[bytes, bytes], records:
 
 
 def _one_of(pax: bytes | None, long: bytes | None) -> bytes:
-    """A name from a pax header or from GNU tar's; Go takes the latter where there are both, others the former."""
+    """A name from a pax header or a GNU header. If both differ, Go uses the latter, other readers the former."""
     from_long = _until_nul(long or b"")
     if pax and from_long and pax != from_long:
         raise ArchiveError("the archive has extended headers that contradict each other")
@@ -212,7 +212,7 @@ def _short_name(block: bytes) -> bytes:
 
 
 def _has_gnu_times(block: bytes) -> bool:
-    """GNU tar has times where ustar has the name's beginning, but what Go before 1.8 wrote is as in ustar."""
+    """Whether the header has GNU tar's times where ustar has the prefix; archives of Go before 1.8 have the prefix."""
     try:
         for start, end in _GNU_TIMES:
             if block[start]:
@@ -233,7 +233,7 @@ def _check_record(keyword: bytes, value: bytes) -> None:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or a binary number (GNU tar), which says so in its first bit and is negative with the second."""
+    """A number in octal digits, or in binary (GNU tar) if its first bit is set; the second bit makes it negative."""
     if not field[0] & 0x80:
         return _octal(field)
     value = int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")

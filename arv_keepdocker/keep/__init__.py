@@ -1,1 +1,1 @@
-"""What goes to Keep: blocks on their way, what is there already, and the notes of it."""
+"""Blocks of Keep: cutting and sending them, knowing which ones are there, and the journal of what was sent."""

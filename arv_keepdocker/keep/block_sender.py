@@ -1,4 +1,4 @@
-"""Blocks on their way to Keep: what Arvados has already is not sent, the rest a few blocks at a time."""
+"""Sends blocks to Keep, a few at a time, and only those that Keep does not have."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -15,25 +15,25 @@ from .locators import block_key_of
 _MAPPED = 4 << 20
 _M_MMAP_THRESHOLD = -3
 SLOTS = 5
-"""How many blocks are in memory at a time, being filled or on their way, unless more threads send."""
+"""Blocks in memory at a time, being filled or being sent, unless more threads send."""
 
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """What has become of a block."""
+    """A block that is in Keep."""
 
     locator: str
-    """By which it can be put into a manifest: signed, unless it was not sent because nothing was to be sent."""
+    """Its locator for a manifest: signed, except in a dry run."""
     reused: bool
-    """Whether Arvados had it already."""
+    """Whether it was there already."""
 
 
 Put = Callable[[bytes, str], str]
-"""Sends a block, given its md5 and size as `md5+size`, and returns its locator."""
+"""Sends a block, given its bytes and `md5+size`, and returns its locator."""
 
 
 class BufferSlots:
-    """Places in memory for blocks, which several senders may share."""
+    """Memory for a number of blocks, which several senders may share."""
 
     def __init__(self, count: int) -> None:
         self.free = count
@@ -41,7 +41,7 @@ class BufferSlots:
 
     @staticmethod
     def needed(threads: int) -> int:
-        """How many there are where so many threads send blocks."""
+        """How many slots so many sending threads need."""
         return max(SLOTS, threads + 3)
 
     def release(self, count: int) -> None:
@@ -51,9 +51,9 @@ class BufferSlots:
 
 
 class BlockSender:
-    """Stores blocks in threads that end with the `with` block, or with the program, whatever they are doing.
+    """Stores blocks in threads that end with the `with` block, or with the program.
 
-    Of the memory that blocks take, it keeps the bound: who is about to fill a block waits for a slot.
+    It bounds the memory for blocks: take a slot before filling one.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class BlockSender:
         sent_so_far: Callable[[str], int] = lambda key: 0,
         slots: BufferSlots | None = None,
     ) -> None:
-        """`known` has the locators of blocks that need not be sent, by their md5 and size as `md5+size`. Both are
-        called in the threads. `sent_so_far` tells how many bytes of a block have been sent while `put` is sending it.
-        The `slots` are its own unless some are given."""
+        """`known` returns the locators of blocks that need not be sent, by `md5+size`. `put` and `known` are called in
+        the threads. `sent_so_far` tells how many bytes of a block `put` has sent so far. Without `slots`, the sender
+        has its own."""
         self.sent = 0
         """Bytes."""
         self.reused = 0
         """Bytes."""
         self.sending = Stopwatch()
         self.full = Stopwatch()
-        """Runs while somebody waits for a slot."""
+        """Runs while a thread waits for a slot."""
         self._sent_so_far = sent_so_far
         self._in_flight: set[str] = set()
         self._put = put
         self._load_known = known
         self._known: dict[str, str] = {}
         self._first: dict[str, Future[StoredBlock]] = {}
-        """Of each block that this run sends, by `md5+size`."""
+        """The first of equal blocks, by `md5+size`."""
         self._ready = threading.Event()
         self._failure: Exception | None = None
         self._counting = threading.Lock()
@@ -112,11 +112,11 @@ class BlockSender:
 
     @property
     def failed(self) -> bool:
-        """Whether a block could not be stored: then no other will be."""
+        """Whether a block could not be stored; then no other block will be."""
         return self._failure is not None
 
     def take_slot(self) -> None:
-        """Wait until there is memory for one more block. Raises ArvadosError if one could not be stored."""
+        """Wait for memory for one more block. Raises ArvadosError if a block could not be stored."""
         with self._slots.changed:
             if self._slots.free <= 0:
                 with self.full:
@@ -127,13 +127,13 @@ class BlockSender:
             self._taken += 1
 
     def release_slot(self) -> None:
-        """Give back a slot that was taken and is not needed any more."""
+        """Release a slot that is not needed any more."""
         with self._slots.changed:
             self._taken -= 1
             self._slots.release(1)
 
     def _clear(self) -> None:
-        """Give back, in the end, what an upload that was given up has left taken."""
+        """Release, in the end, the slots that an aborted upload still holds."""
         with self._slots.changed:
             if self._ended and not self._running:
                 self._slots.release(self._taken)
@@ -159,17 +159,17 @@ class BlockSender:
 
     @property
     def moved(self) -> int:
-        """Bytes that were sent, also of blocks that are not there as a whole yet."""
+        """Bytes sent, including those of blocks that are being sent."""
         with self._counting:
             return self.sent + sum(map(self._sent_so_far, self._in_flight))
 
     def count_reused(self, size: int) -> None:
-        """Count bytes that are in Keep and were not even given."""
+        """Count bytes that are in Keep and were not passed to `send`."""
         with self._counting:
             self.reused += size
 
     def _start_one(self) -> None:
-        """One more thread for one more block: more than there are blocks are of no use, however many are allowed."""
+        """Start one more thread, as long as there are fewer threads than blocks."""
         thread = threading.Thread(target=self._work, daemon=True)
         try:
             thread.start()
@@ -177,7 +177,7 @@ class BlockSender:
             if not self._threads:
                 raise KeepdockerError("the system starts no more threads") from error
             fewer = len(self._threads)
-            # Fewer blocks are on their way then, and shall wait in memory.
+            # Fewer blocks are being sent then, so fewer should be in memory.
             self._slots.release(BufferSlots.needed(fewer) - BufferSlots.needed(self._limit))
             self._limit = fewer
         else:
@@ -210,7 +210,7 @@ class BlockSender:
                 self._fail(error)
                 future.set_exception(error)
             finally:
-                del item, data  # or they are kept until there is another
+                del item, data  # or they stay in memory until the next item
                 self.release_slot()
         with self._slots.changed:
             self._running -= 1
@@ -220,7 +220,7 @@ class BlockSender:
         key = block_key_of(data)
         with self._counting:
             first = self._first.setdefault(key, future)
-        # A run may have the same block many times: gigabytes of zeros.
+        # An image may have the same block many times: gigabytes of zeros.
         locator = self._known.get(key) if first is future else first.result().locator
         if locator is not None:
             with self._counting:
@@ -237,10 +237,10 @@ class BlockSender:
 
 
 def _give_freed_blocks_back() -> None:
-    """Have memory of blocks go back to the system when it is freed.
+    """Have glibc return the memory of blocks to the system when it is freed.
 
-    Left alone, glibc raises the size from which that is so to 32 MiB (mallopt(3)); what is smaller, as blocks are while
-    they grow, would leave holes, in all as large as the blocks.
+    By default, glibc raises the size from which it does so to 32 MiB (mallopt(3)). Growing blocks pass through smaller
+    sizes, and would leave holes that add up to the size of the blocks.
     """
     import ctypes  # late: only storing needs it
 

@@ -1,4 +1,4 @@
-"""One layer on its way into blocks."""
+"""Cuts one layer into blocks while it arrives."""
 
 import hashlib
 import io
@@ -10,17 +10,17 @@ from ..images.layers import Layer
 from .block_sender import BlockSender, StoredBlock
 
 Finished = Callable[[Layer, io.BytesIO, "list[Future[StoredBlock]]", io.BytesIO | None], None]
-"""Takes a layer's unit: its first block, which has room for the header, what was sent of it since, and its last block
-if that is not the first."""
+"""Takes a finished layer's unit: the first block, with room for the header; the blocks that were sent after it; and the
+last block, if it is not the first."""
 
 
 class BlockWriter:
-    """Takes one layer."""
+    """A layer writer that sends full blocks, and holds the first one back until its header is known."""
 
     def __init__(
         self, sender: BlockSender, taken: Callable[[int], None], finished: Finished, ended: Callable[[], None]
     ) -> None:
-        """`taken` is told of bytes that were written; `ended` is called when the writer is not used any more."""
+        """`taken` is called with the number of bytes after each write, `ended` when the writer is not used any more."""
         self._sender = sender
         self._taken = taken
         self._finished = finished
@@ -30,7 +30,7 @@ class BlockWriter:
         self._first: io.BytesIO | None = None
         self._later: list[Future[StoredBlock]] = []
         self._current: io.BytesIO | None = None
-        """What comes after the first block, and is not a whole block yet."""
+        """The block after the first that is being filled."""
         self._open = True
 
     def write(self, data: bytes) -> None:
@@ -68,7 +68,7 @@ class BlockWriter:
                 self._later.append(self._sender.send(buffer.getvalue()))
 
     def _buffer(self) -> io.BytesIO:
-        """The block that takes the next bytes."""
+        """The block for the next bytes."""
         if self._first is None:
             self._first = self._new_first_block()
         if self._first.tell() < BLOCK_SIZE:

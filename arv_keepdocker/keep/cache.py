@@ -1,4 +1,4 @@
-"""The cache directory: saved images, and the lock that lets one run at a time store an image."""
+"""The cache directory: saved images, and locks that let only one run at a time store an image."""
 
 import contextlib
 import errno
@@ -24,9 +24,9 @@ _OURS = re.compile(r"(sha256:[0-9a-f]{64}|incoming-[0-9]+)(?:\.[a-zA-Z0-9]+)?\.(
 
 
 class Cache:
-    """The directory `$XDG_CACHE_HOME/arvados/docker`, made when it is first needed, private to the user.
+    """The directory `$XDG_CACHE_HOME/arvados/docker`, private to the user, and created when it is first needed.
 
-    Every method raises CacheError, with how to move the directory, when it cannot be used.
+    Every method raises CacheError, with a hint how to move the directory, if it cannot be used.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ class Cache:
 
     @functools.cached_property
     def path(self) -> Path:
-        """The directory; it is there, it is the user's, and nobody else can look or write into it."""
+        """The directory, which exists, belongs to the user, and is closed to everybody else."""
         path = default_path(self._environment)
         with _explained(path):
             _make(path)
@@ -49,34 +49,34 @@ class Cache:
 
     @property
     def is_distrusted(self) -> bool:
-        """Whether others may have written what arv-put finds in its own cache directory."""
+        """Whether others may have written to arv-put's cache directory."""
         return distrusted(self._environment) is not None
 
     def archive_path(self, image_id: str, kind: str = "") -> Path:
-        """Where a whole, checked archive of the image is kept until it is in Arvados; `kind` tells several apart."""
+        """The path of a complete, checked archive of the image; `kind` tells several archives of it apart."""
         return self.path / f"{image_id}{kind}.tar"
 
     def incoming_path(self) -> Path:
-        """Where an archive is kept while this process needs it, of which is not known yet what it holds."""
+        """A path for an archive whose image is not known yet, only for this process."""
         return self.path / f"incoming-{random.randrange(1 << 63)}.tar"  # pids may be the same, on several machines
 
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Give a file to write that becomes `path` when the block ends well, and is removed when it does not.
+        """A file to write, which becomes `path` if the block succeeds, and is removed otherwise.
 
-        It is on disk in full before it gets the name, so that `path` never is half a file.
+        It is flushed to disk before it is renamed, so that `path` is never an incomplete file.
         """
         with _explained(self.path), replacing(path) as partial:
             yield partial
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Raise CacheError where the block cannot write to a file of the directory."""
+        """Raise CacheError if the block cannot write to a file in the directory."""
         with _explained(self.path):
             yield
 
     def check_space(self, needed: int) -> None:
-        """Raise CacheError unless `needed` bytes are free."""
+        """Raise CacheError unless the directory's disk has `needed` bytes free."""
         with _explained(self.path):
             free = shutil.disk_usage(self.path).free
         if free < needed:
@@ -84,9 +84,10 @@ class Cache:
 
     @contextmanager
     def lock(self, image_id: str, waiting: Callable[[int | None], AbstractContextManager[None]]) -> Iterator[None]:
-        """Hold the image's lock; another run is waited for within what `waiting` gives for its pid, if known.
+        """Hold the image's lock during the block. `waiting` gets the pid of a run that holds it, if known, and returns
+        the context in which to wait.
 
-        The kernel drops the lock with its process, however that ends.
+        The kernel releases the lock when its process ends.
         """
         path = self.path / f"{image_id}.lock"
 
@@ -106,7 +107,7 @@ class Cache:
             os.close(descriptor)
 
     def discard(self, *image_ids: str) -> None:
-        """Remove what has been kept of images that are in Arvados now; the caller has the lock."""
+        """Remove the archives of images that are in Arvados now; the caller holds their locks."""
         with contextlib.suppress(OSError, CacheError):
             for entry in self.path.iterdir():
                 ours = _OURS.fullmatch(entry.name)
@@ -114,7 +115,7 @@ class Cache:
                     entry.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Remove what runs that died have left: locks that nobody holds, and archives after a week."""
+        """Remove what dead runs have left: locks that nobody holds, and archives and journals after a week."""
         try:
             entries = [(entry, entry.lstat()) for entry in self.path.iterdir()]
         except (OSError, CacheError):
@@ -146,7 +147,7 @@ class Cache:
 
 
 def default_path(environment: Mapping[str, str]) -> Path:
-    """Where the cache directory is; a relative XDG_CACHE_HOME counts as unset (XDG Base Directory Specification)."""
+    """The path of the cache directory; a relative XDG_CACHE_HOME counts as unset (XDG Base Directory Specification)."""
     base = Path(environment.get("XDG_CACHE_HOME") or "")
     if not base.is_absolute():
         try:
@@ -157,15 +158,15 @@ def default_path(environment: Mapping[str, str]) -> Path:
 
 
 def distrusted(environment: Mapping[str, str]) -> str | None:
-    """Why others may have written what the SDK and arv-put find in their cache directories; None if they can not.
+    """Why others may have written to the cache directories of the SDK and arv-put; None if they cannot have.
 
-    The SDK keeps the API's description there, which says where the token is sent to. Since 3.1 it takes the first of
-    systemd's directories that it may write to, else the one that has ours in it (arvados._internal.basedirs).
+    The SDK keeps the discovery document there, which says where the token is sent to. Since 3.1 it uses the first of
+    systemd's directories that is writable, or else the parent of ours (arvados._internal.basedirs).
     """
     directories = [Path(name) for name in environment.get("CACHE_DIRECTORY", "").split(":") if name.startswith("/")]
     with contextlib.suppress(OSError, CacheError):
         directories.append(default_path(environment).parent)
-        _make(directories[-1])  # or the SDK would, for whom the umask lets in
+        _make(directories[-1])  # or the SDK would, with the permissions that the umask leaves
     paths = [directory / name for directory in directories for name in ("", "discovery", "arv-put")]
     return next(filter(None, map(_distrusted, paths)), None)
 
@@ -182,7 +183,7 @@ def _distrusted(path: Path) -> str | None:
 
 
 def _is_private(group: int) -> bool:
-    """Whether nobody else is in the group: where users have one of their own, it may write what they make."""
+    """Whether the user is alone in the group: with private groups, the group may write to the user's files."""
     try:
         user, entry = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(group)
     except KeyError:
@@ -191,7 +192,7 @@ def _is_private(group: int) -> bool:
 
 
 def _make(path: Path) -> None:
-    """Make a directory, and those that it is in, for the user alone."""
+    """Create a directory and its parents, for the user alone."""
     for directory in [*reversed(path.parents), path]:
         if not directory.is_dir():
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -217,9 +218,9 @@ def _error(path: Path, reason: str) -> CacheError:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write, for the user alone, that becomes `path` when the block ends well, and is removed when not.
+    """A file to write, for the user alone, which becomes `path` if the block succeeds, and is removed otherwise.
 
-    It is on disk in full before it gets the name, so that `path` never is half a file. Raises OSError.
+    It is flushed to disk before it is renamed, so that `path` is never an incomplete file. Raises OSError.
     """
     partial = path.with_name(path.name + ".part")
     partial.unlink(missing_ok=True)
@@ -235,9 +236,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def locked(path: Path, waiting: Callable[[int], AbstractContextManager[None]]) -> int:
-    """A descriptor of the file, made if need be, with its lock; closing it, or the process's end, gives the lock back.
+    """Lock the file, created if need be, and return its descriptor; the lock ends with the descriptor or the process.
 
-    Another process is waited for within what `waiting` gives for a descriptor of the file. Raises OSError.
+    `waiting` gets a descriptor of the file and returns the context in which to wait for another process. Raises
+    OSError.
     """
     while True:
         descriptor = _opened(path)
@@ -248,7 +250,7 @@ def locked(path: Path, waiting: Callable[[int], AbstractContextManager[None]]) -
             except BlockingIOError:
                 with waiting(descriptor):
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Who held it may have removed or replaced the file: what is locked now is not what the next one opens.
+            # The last holder may have removed or replaced the file; then the next process would lock another one.
             if _is_open_file(descriptor, path):
                 return descriptor
         except BaseException:
@@ -258,7 +260,7 @@ def locked(path: Path, waiting: Callable[[int], AbstractContextManager[None]]) -
 
 
 def _opened(path: Path) -> int:
-    """A descriptor of the file, made if need be. Raises OSError, also for what is no regular file and might block."""
+    """A descriptor of the file, created if need be. Raises OSError, also for a pipe or a device, which might block."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(path, flags, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,10 +1,9 @@
-"""What was sent to Keep and what it was, in a file, so that after a run that died it need not be sent or read again.
+"""The journal: a file with notes of what was sent to Keep, so that the next run need not send or read it again.
 
-A line is one of these:
+Each line is one of these:
 
-- a signed locator. It is good until its signature expires, for the token that it was made for, and Keep does not
-  collect a block before;
-- `layer DIFF_ID SIZE BLOCK ...`: the blocks (`md5+size`) of a layer's unit that were all sent;
+- a signed locator. It is valid for one token until its signature expires, and Keep does not delete the block before;
+- `layer DIFF_ID SIZE BLOCK ...`: the blocks (`md5+size`) of a layer's unit, all of which were sent;
 - `blob DIGEST DIFF_ID`: the layer that a blob is when it is unpacked;
 - `push PORT REPOSITORY`: where an engine was told to push to, of which the last one is good;
 - `image BLOCK DIGEST=SIZE ...`: the layers of a canonical archive whose last block this is; or `-` if it is no such
@@ -28,11 +27,11 @@ from .cache import locked, replacing
 from .locators import block_key, is_signed_until
 
 LIMIT = 20_000
-"""How many locators are remembered: those of more than a terabyte in full blocks, in less than 3 MB."""
+"""Locators to keep: enough for a terabyte in full blocks, in less than 3 MB."""
 _READ = 16 << 20
-"""Bytes of the file's end that are read: many times what the limits take."""
+"""Bytes to read from the end of the file: many times what the limits allow."""
 _NOTES_LIMIT = 1 << 20
-"""Bytes of the lines of each other kind."""
+"""Bytes of lines of each other kind to keep."""
 _DIGEST, _BLOCK = "sha256:[0-9a-f]{64}", r"[0-9a-f]{32}\+\d{1,8}"
 _NOTES = {
     "layer": re.compile(rf"layer {_DIGEST} \d{{1,18}}(?: {_BLOCK})+"),
@@ -45,41 +44,41 @@ _NOTES = {
 
 @dataclass
 class Notes:
-    """What the file says, as far as it is good."""
+    """What the journal says, as far as it is still valid."""
 
     locators: list[str] = field(default_factory=list)
     """The oldest first."""
     layers: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
-    """By diff id: the size, and the blocks as `md5+size`, of which there are locators."""
+    """By diff id: the size, and the blocks (`md5+size`), all of which have locators."""
     blobs: dict[str, str] = field(default_factory=dict)
-    """The diff ids of layers, by the digests of blobs."""
+    """Diff ids by the digests of blobs."""
     push: tuple[int, str] | None = None
-    """The port and the repository that an engine has pushed to."""
+    """The port and the repository that an engine was told to push to."""
     forms: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """By the last block of an archive: the image's id, and whether it is in the universal form."""
     images: dict[str, Mapping[str, int]] = field(default_factory=dict)
-    """By the last block of an archive (`md5+size`): its layers' digests, base first, and their sizes; no layers where
-    the archive is not canonical."""
+    """By the last block of an archive (`md5+size`): its layers' digests, base first, and their sizes; empty if the
+    archive is not canonical."""
 
 
 class Journal:
-    """The file. Whatever is wrong with it, a run goes on without; then `problem` says what."""
+    """The journal of one token. A journal that cannot be used does not stop a run; `problem` says what is wrong."""
 
     def __init__(self, path: Path, waiting: Waiting = unsaid) -> None:
-        """`waiting` is told of another process that keeps the file."""
+        """`waiting` shows that another process holds the file's lock."""
         self._path = path
         self._waiting = waiting
         self.problem: OSError | None = None
 
     @staticmethod
     def filename(cluster: str, token: str) -> str:
-        """What the file for a token at a cluster is called."""
+        """The name of the file for a token of a cluster."""
         return hashlib.sha256(f"{cluster} {token}".encode()).hexdigest()[:32] + ".journal"
 
     def read(self, until: float) -> Notes:
-        """What is good until the time `until` (seconds since 1970) at least.
+        """Read what is valid until `until` (seconds since 1970) or longer.
 
-        The rest is forgotten, and so are the oldest lines if there are too many.
+        Everything else is removed from the file, and so are the oldest lines if there are too many.
         """
         try:
             if not self._path.exists():
@@ -87,7 +86,7 @@ class Journal:
             with self._locked() as descriptor:
                 size = os.fstat(descriptor).st_size
                 text = os.pread(descriptor, _READ, max(0, size - _READ)).decode("ascii", "replace")
-                # What follows the last end of a line is what somebody has not written to its end.
+                # A line without its end was not written completely.
                 *lines, torn = text.split("\n")
                 kept = _good(lines, until)
                 if torn or len(kept) < len(lines) or size > _READ:
@@ -99,28 +98,28 @@ class Journal:
             return Notes()
 
     def forget(self) -> None:
-        """Forget all of it."""
+        """Remove the file."""
         with contextlib.suppress(OSError):
             self._path.unlink()
 
     def add(self, locator: str) -> None:
-        """Remember one more block."""
+        """Note a block that was sent."""
         self._add(locator)
 
     def add_layer(self, diff_id: str, size: int, blocks: Iterable[str]) -> None:
-        """Remember that these blocks (`md5+size`), whose locators were added before, are the layer's unit."""
+        """Note that these blocks (`md5+size`), whose locators are in the journal, are the layer's unit."""
         self._add(f"layer {diff_id} {size} {' '.join(blocks)}")
 
     def add_blob(self, digest: str, diff_id: str) -> None:
-        """Remember what layer a blob is; for what was unpacked and hashed here."""
+        """Note the layer in a blob. Only for blobs that were unpacked and hashed here."""
         self._add(f"blob {digest} {diff_id}")
 
     def add_push(self, port: int, repository: str) -> None:
-        """Remember where an engine is told to push to."""
+        """Note where the engine is told to push to."""
         self._add(f"push {port} {repository}")
 
     def add_image(self, block: str, layers: Mapping[str, int]) -> None:
-        """Remember what canonical archive has this last block (`md5+size`); without layers: none that has any."""
+        """Note the layers of the canonical archive with this last block (`md5+size`); none if it is not canonical."""
         self._add(f"image {block} {' '.join(f'{digest}={size}' for digest, size in layers.items()) or '-'}")
 
     def add_form(self, block: str, image_id: str, universal: bool) -> None:

@@ -1,4 +1,4 @@
-"""The layer sink that sends layers to Keep, each as the blocks of its unit (see `images.canonical`)."""
+"""The layer sink that sends layers to Keep, as the blocks of their units (see `images.canonical`)."""
 
 import io
 import threading
@@ -18,16 +18,16 @@ from .locators import block_key, block_size
 from .small_layers import LIMIT, SmallLayers
 
 WRITERS = 2
-"""How many layers are taken at a time: each may need the memory of two blocks."""
+"""Layers that are written at a time: each may need memory for two blocks."""
 
 
 class LostLayerError(ArvadosError):
-    """A layer that Arvados was said to have cannot be read: its bytes are needed after all."""
+    """A layer that `has` reported cannot be read from Keep, so its bytes are needed after all."""
 
 
 @dataclass(frozen=True)
 class LayerState:
-    """Whether a layer of an image has to be sent."""
+    """A layer of an image, and whether it must be sent."""
 
     diff_id: str
     size: int
@@ -43,14 +43,14 @@ class Composed:
     layers: tuple[LayerState, ...]
     """The image's layers, base first."""
     sent: int
-    """Bytes that were sent for it: what several images have is the first one's."""
+    """Bytes sent for it; blocks that several images share count for the first."""
 
 
 class KeepSink:
-    """Sends layers while they come; then `compose` puts an archive together from those, and from what Arvados has.
+    """Sends layers while they arrive; then `compose` puts the archive together from them and from what is in Keep.
 
-    A layer's header has its digest, so its first block is kept back until the last byte has come. Layers without blocks
-    of their own are kept until `compose` tells their order.
+    The header contains the layer's digest, so the first block is held back until the last byte has arrived. Small
+    layers, which have no blocks of their own, are kept until `compose` tells their order.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class KeepSink:
         read_back: bool = True,
         small_limit: int = LIMIT,
     ) -> None:
-        """Without `known`, everything is sent. Finished layers are noted in the `journal`. Without `read_back`, layers
-        that others stored are not read from Keep to save giving their bytes here."""
+        """Without `known`, everything is sent. Finished layers are noted in the `journal`. With `read_back`, layers
+        that other users stored are read from Keep and verified, so that the source need not deliver them."""
         self._sender = sender
         self._known = known
         self._journal = journal
@@ -76,9 +76,9 @@ class KeepSink:
         self._counted: set[Future[StoredBlock]] = set()
         self._small = SmallLayers(small_limit)
         self.taken = 0
-        """Bytes of layers that were given."""
+        """Bytes of layers that were written to the sink."""
         self.skipped = 0
-        """Bytes of layers that need not be given, until they are composed."""
+        """Bytes of layers that are in Keep and not yet counted as reused."""
 
     def has(self, diff_id: str) -> Layer | None:
         with self._lock:
@@ -98,12 +98,12 @@ class KeepSink:
         return BlockWriter(self._sender, self._take, self._finished, self._free_writers.release)
 
     def compose(self, arrangement: Arrangement, layers: Sequence[Layer]) -> Composed:
-        """Send what is left of the archive, and wait until everything is stored.
+        """Send the rest of the archive, and wait until everything is stored.
 
-        Raises ArvadosError; LostLayerError if the layers that `has` has said to be there must be given nevertheless.
+        Raises ArvadosError; LostLayerError if a layer that `has` reported is needed after all.
         """
         composed: list[tuple[Segment, Sequence[Future[StoredBlock]]]] = []
-        self.skipped = sum(map(self._skipped, arrangement.segments))  # others were not of this image
+        self.skipped = sum(map(self._skipped, arrangement.segments))  # without those of other images
         for segment in arrangement.segments:
             composed.append((segment, self._blocks(segment)))
             self.skipped -= self._skipped(segment)
@@ -126,14 +126,14 @@ class KeepSink:
         return Composed((*locators, end.result().locator), states, sent)
 
     def _sent_now(self, block: "Future[StoredBlock]") -> int:
-        """Bytes that were sent of the block, for the first of several images that have it."""
+        """Bytes sent for the block, once for all images that share it."""
         first = block not in self._counted
         self._counted.add(block)
         stored = block.result()
         return block_size(stored.locator) if first and not stored.reused else 0
 
     def close(self) -> None:
-        """Forget what was kept."""
+        """Free what was kept for small layers."""
         self._small.close()
 
     def _take(self, size: int) -> None:
@@ -162,7 +162,7 @@ class KeepSink:
                 self._sent.setdefault(digest, blocks)
 
     def _usable(self, held: KnownLayer) -> bool:
-        """Whether a layer that Arvados has may be used without being given."""
+        """Whether a layer in Keep may be used without its bytes from the source."""
         if held.mine or not self._read_back:
             return held.mine
         with suppress(ArvadosError):
@@ -177,7 +177,7 @@ class KeepSink:
             yield from held.read(self._known.get)
 
     def _blocks(self, segment: Segment) -> Sequence[Future[StoredBlock]]:
-        """The blocks of the run, on their way or there."""
+        """The segment's blocks, sent or in Keep."""
         digests = [layer.stored_digest for layer in segment.layers]
         if digests[0] in self._sent:
             return self._sent[digests[0]]
@@ -232,7 +232,7 @@ class KeepSink:
 
     @property
     def _notes(self) -> Notes:
-        """What the journal says already."""
+        """What the journal said at the start."""
         return self._known.notes if self._known is not None else Notes()
 
 

@@ -1,4 +1,4 @@
-"""What Arvados has already: blocks, and the layers that canonical archives are made of."""
+"""What is in Keep already: blocks, and the layers in stored canonical archives."""
 
 import hashlib
 import threading
@@ -15,34 +15,34 @@ from .journal import Journal, Notes
 from .locators import block_key, block_size, blocks_of_one_file, is_signed_until, locators
 
 END_LIMIT = 1 << 20
-"""Bytes of a last block that is looked into; those of images with less than thousands of layers are far smaller."""
+"""Bytes of a last block to read at most; only images with thousands of layers have longer ones."""
 _READERS = 8
 
 
 @dataclass(frozen=True)
 class StoredManifest:
-    """The manifest of an image that the user may read."""
+    """The manifest of a stored image that the user can read."""
 
     text: str
     """With signed locators."""
     mine: bool
-    """Whether nobody but this user has written it."""
+    """Whether this user was the last to modify it."""
 
 
 @dataclass(frozen=True)
 class KnownLayer:
-    """A layer that Arvados has."""
+    """A layer that is in Keep."""
 
     layer: Layer
     segment: Segment
-    """In which it is stored."""
+    """The segment that it is stored in."""
     locators: tuple[str, ...]
-    """Of the run's blocks, signed."""
+    """The signed locators of the segment's blocks."""
     mine: bool
-    """Whether this user has stored it, so that it need not be read to be used."""
+    """Whether this user has stored it, so that it can be reused without being verified."""
 
     def read(self, get: Callable[[str], bytes]) -> Iterator[bytes]:
-        """The layer's bytes, in pieces. Raises what `get` raises, and ArvadosError if they are not the layer's."""
+        """Read the layer, in pieces. Raises what `get` raises, and ArvadosError if the digest is wrong."""
         number = self.segment.layers.index(self.layer)
         start = sum(map(unit_size, self.segment.layers[:number])) + HEADER
         end = start + self.layer.size
@@ -57,9 +57,9 @@ class KnownLayer:
 
 
 class KnownLayers:
-    """What need not be sent, and what need not even be read. May be used by several threads.
+    """Knows which blocks need not be sent, and which layers need not even be read. Safe for use in several threads.
 
-    Nothing is asked for before it is needed. Without `journal`, nothing is known from earlier runs of this machine.
+    Nothing is asked for before it is needed. Without `journal`, earlier runs on this machine are not known.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class KnownLayers:
         until: float,
         remember: bool = True,
     ) -> None:
-        """`manifests` are the images', the most promising first; `get` reads a block from Keep. Locators must be good
-        until the time `until`. The journal is only written with `remember`."""
+        """`manifests` returns those of stored images, the most promising first; `get` reads a block from Keep. Locators
+        must be valid until `until` (seconds since 1970). The journal is written only with `remember`."""
         self._load = manifests
         self._journal = journal
         self._remember = remember
@@ -95,14 +95,14 @@ class KnownLayers:
 
     @property
     def manifests(self) -> Sequence[StoredManifest]:
-        """Those of images in Arvados. Raises ArvadosError."""
+        """The manifests of stored images. Raises ArvadosError."""
         with self._lock:
             if self._manifests is None:
                 self._manifests = self._load()
             return self._manifests
 
     def blocks(self) -> dict[str, str]:
-        """The locators of all blocks that are known, by `md5+size`. Raises ArvadosError."""
+        """The locators of all known blocks, by `md5+size`. Raises ArvadosError."""
         sent = self.notes.locators
         there = [
             each
@@ -113,26 +113,26 @@ class KnownLayers:
         return {block_key(each): each for each in (*sent, *there, *added)}
 
     def add(self, segment: Segment, locators: Sequence[str]) -> None:
-        """Know a run that is in Keep now, for another image."""
+        """Add a segment that is in Keep now, for the next images."""
         if all(layer.compression is None for layer in segment.layers):  # or their diff ids were not checked
             self._added.update(
                 (layer.stored_digest, KnownLayer(layer, segment, tuple(locators), True)) for layer in segment.layers
             )
 
     def copies_of(self, digest: str) -> Sequence[KnownLayer]:
-        """Where the layer with this digest is, the best first. Raises ArvadosError."""
+        """The copies of the layer with this digest, the best first. Raises ArvadosError."""
         sent = self._added.get(digest) or self._sent(digest)
         return [sent] if sent is not None else self._stored().get(digest, [])
 
     def segment_locators(self, segment: Segment) -> Sequence[str] | None:
-        """The locators of the run's blocks, if this user has stored just this run. Raises ArvadosError."""
+        """The locators of the segment's blocks, if this user has stored exactly this segment. Raises ArvadosError."""
         for held in self.copies_of(segment.layers[0].stored_digest):
             if held.mine and held.segment == segment:
                 return held.locators
         return None
 
     def _sent(self, digest: str) -> KnownLayer | None:
-        """The layer, if an earlier run sent it."""
+        """The layer, if it is in the journal."""
         noted = self.notes.layers.get(digest)
         if noted is None:
             return None
@@ -146,7 +146,7 @@ class KnownLayers:
         )
 
     def _stored(self) -> dict[str, list[KnownLayer]]:
-        """The layers of the images in Arvados, by their digests."""
+        """The layers of stored images, by their digests."""
         with self._lock:
             if self._held is None:
                 found: dict[str, list[KnownLayer]] = defaultdict(list)
@@ -167,7 +167,7 @@ class KnownLayers:
             return self._held
 
     def _layers(self, noted: Mapping[str, Mapping[str, int]], blocks: Sequence[str]) -> Mapping[str, int]:
-        """The layers of the canonical archive that these blocks are; none if they are none."""
+        """The layers of the canonical archive in these blocks; empty if they are not one."""
         if not blocks or block_size(blocks[-1]) > END_LIMIT:
             return {}
         key = block_key(blocks[-1])
@@ -198,7 +198,7 @@ def _side_by_side(
 
 
 def _held(layers: Mapping[str, int], blocks: Sequence[str], mine: bool) -> Iterator[KnownLayer]:
-    """Where in the blocks of a canonical archive its layers are."""
+    """The layers of a canonical archive, with their blocks."""
     left = list(blocks)
     for segment in segments(Layer(digest, size) for digest, size in layers.items()):
         count = len(segment.blocks)

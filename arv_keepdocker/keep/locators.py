@@ -1,4 +1,7 @@
-"""Collections of one file as Keep has them: a manifest that names its blocks."""
+"""Block locators, their signatures, and manifests of collections with one file.
+
+See https://doc.arvados.org/main/architecture/manifest-format.html.
+"""
 
 import bisect
 import hashlib
@@ -18,20 +21,19 @@ _HINTS = re.compile(r"(\b[0-9a-f]{32}\+\d+)(?:\+[A-Z][^\s+]*)+")
 
 
 def manifest(filename: str, size: int, locators: Iterable[str]) -> str:
-    """The text of a collection of one file of `size` bytes, which are its blocks one after the other (see Arvados: Keep
-    manifest format)."""
+    """The manifest of a collection with one file of `size` bytes, which consists of the blocks in order."""
     name = filename.replace(":", "\\072")  # as arv-put writes it
     return " ".join([".", *locators, f"0:{size}:{name}"]) + "\n"
 
 
 def locators(manifests: Iterable[str]) -> Iterator[str]:
-    """All that are in the manifests. A file may be called what looks like one; but its name is only part of a word."""
+    """All locators in the manifests. A file's name may look like one, but is only a part of a word."""
     return filter(_LOCATOR.fullmatch, " ".join(manifests).split())
 
 
 def blocks_of_one_file(manifest_text: str) -> Sequence[str]:
-    """The locators of the blocks that a collection's one file is, from their first byte to their last; none for any
-    other collection."""
+    """The locators of a manifest whose only file consists of its blocks, in order and completely; empty for any other
+    manifest."""
     words = manifest_text.split()
     found = list(locators([manifest_text]))
     size = sum(map(block_size, found))
@@ -86,12 +88,12 @@ def _unescaped(name: str) -> str:
 
 
 def block_key_of(data: bytes) -> str:
-    """What a locator of a block with these bytes begins with: `md5+size`."""
+    """The beginning of a locator for a block with these bytes: `md5+size`."""
     return f"{hashlib.md5(data).hexdigest()}+{len(data)}"
 
 
 def block_key(locator: str) -> str:
-    """What all locators of a block have in common: `md5+size`."""
+    """The beginning that all locators of a block share: `md5+size`."""
     return "+".join(locator.split("+", 2)[:2])
 
 
@@ -101,17 +103,17 @@ def block_size(locator: str) -> int:
 
 
 def is_signed_until(locator: str, until: float = 0) -> bool:
-    """Whether it is a signed locator whose signature is good until the time `until` at least."""
+    """Whether it is a locator whose signature is valid until `until` (seconds since 1970) or longer."""
     match = _SIGNED.fullmatch(locator)
     return match is not None and int(match[1], 16) >= until
 
 
 def expires_before(manifest_text: str, time: float) -> bool:
-    """Whether a block's signature in the manifest is not good any more at that time, in seconds since 1970."""
+    """Whether a signature in the manifest expires before `time` (seconds since 1970)."""
     return any(int(expiry, 16) < time for expiry in _EXPIRY.findall(manifest_text))
 
 
 def portable_data_hash(manifest_text: str) -> str:
-    """By which a collection with this text is known: the hash and length of the text without hints at locators."""
+    """The portable data hash: MD5 and length of the manifest without the hints of its locators."""
     bare = _HINTS.sub(r"\1", manifest_text).encode()
     return f"{hashlib.md5(bare).hexdigest()}+{len(bare)}"

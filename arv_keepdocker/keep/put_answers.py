@@ -1,4 +1,4 @@
-"""Keep's answer to a block, compared with what was sent."""
+"""Compares Keep's answer to a PUT with the block that was sent."""
 
 import contextlib
 import re
@@ -9,18 +9,18 @@ from ..errors import ArvadosError, quoted
 from .locators import block_key_of
 
 _HINTS = re.compile(r"(?:\+[B-Z][\w@-]*)*(?:\+A[0-9a-f]{40}@[0-9a-f]{8}(?:\+[B-Z][\w@-]*)*)?", re.ASCII)
-"""What follows md5 and size in a locator; a cluster may be configured not to sign (Collections.BlobSigning)."""
+"""What follows MD5 and size in a locator; a cluster may be configured not to sign (Collections.BlobSigning)."""
 
 
 def check(sent: str, locator: str) -> None:
-    """Raise ArvadosError unless it is a locator of the block that was sent, whose md5 and size are `sent`."""
+    """Raise ArvadosError unless `locator` is one of the block that was sent; `sent` is its `md5+size`."""
     if not locator.startswith(sent) or not _HINTS.fullmatch(locator, len(sent)):
         raise ArvadosError(f"Keep was sent the block {sent} and answered that it has {quoted(locator)}")
 
 
 @contextlib.contextmanager
 def checked(client: Any) -> Iterator[None]:
-    """Have arv-put, too, believe only Keep's right answers to what it sends with this client of Keep."""
+    """Check the answers to what arv-put sends with this Keep client, too. For one thread at a time."""
     put = client.put
 
     def put_checked(data: bytes, *arguments: Any, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Only one run at a time on a machine stores an image: others wait, and then find that it is there."""
+"""Locks that let only one run at a time on a machine store an image: others wait, and then find it in Arvados."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -10,10 +10,10 @@ from .cache import Cache
 
 
 class RunLock:
-    """Locks that this run holds until its `with` block ends, by the ids and digests of images."""
+    """The locks that a run holds until its `with` block ends, by ids and digests of images."""
 
     def __init__(self, cache: Cache, display: Display, enabled: bool = True) -> None:
-        """Where it is not enabled, nothing is locked."""
+        """Unless `enabled`, nothing is locked."""
         self._enabled = enabled
         self._cache = cache
         self._display = display
@@ -29,7 +29,7 @@ class RunLock:
         self._stack.close()
 
     def hold(self, digest: str) -> None:
-        """Wait until no other run stores this image. Where nothing can be locked, that is told and no error."""
+        """Wait until no other run stores this image. If locking is impossible, print a warning and go on."""
         if digest in self._held or not self._enabled:
             return
 

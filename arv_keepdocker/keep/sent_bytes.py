@@ -1,7 +1,7 @@
-"""How many bytes of a block have left for Keep while the SDK sends it.
+"""Counts the bytes of a block while the SDK sends it to Keep.
 
-The SDK counts a block when all of it has been sent, which on a slow line is a minute later. It takes the handles by
-which it sends from a pool, and gives them the function that reads the block: both are the places to count.
+The SDK itself counts a block when all of it has been sent, which on a slow line is a minute later. It takes its pycurl
+handles from a pool, and sets on each the function that reads the block: that is where the bytes are counted.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class SentBytes:
-    """Counts for one client of Keep. May be used by several threads."""
+    """The counts of one Keep client. Safe for use in several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class SentBytes:
 
     @staticmethod
     def of(keep: Any) -> "SentBytes":
-        """That of an `arvados.keep.KeepClient`; always the same one. It counts nothing where the SDK has no pool."""
+        """The counts of an `arvados.keep.KeepClient`, always the same object. They stay 0 if the SDK has no pool."""
         pool = getattr(keep, "_user_agent_pool", None)
         if isinstance(pool, _Pool):
             return pool.sent_bytes
@@ -36,14 +36,14 @@ class SentBytes:
         return sent_bytes
 
     def sent(self, key: str) -> int:
-        """Bytes of the block `md5+size` that have left, to the service that has the least of those that get it now."""
+        """Bytes of the block `md5+size` sent so far; with several services, to the slowest."""
         with self._lock:
             transfers = self._transfers.get(key.partition("+")[0], ())
             return min((transfer.sent for transfer in transfers), default=0)
 
     @contextlib.contextmanager
     def sending(self, md5: str) -> "Iterator[BlockTransfer]":
-        """While a block is sent to one service; what has left counts on if it has `arrived`."""
+        """The block is being sent to one service. Its bytes still count afterwards if it has `arrived`."""
         transfer = BlockTransfer()
         with self._lock:
             self._transfers[md5].append(transfer)
@@ -67,19 +67,19 @@ class BlockTransfer:
 
     @property
     def sent(self) -> int:
-        """What was read, but for what the kernel still has."""
+        """What was read, minus what the kernel has not sent yet."""
         return max(self.read - _unsent(self.descriptor), 0)
 
 
 def _unsent(descriptor: int) -> int:
-    """Bytes that were given to a socket, and of which the other side has not said that it has them."""
+    """Bytes in a socket's send queue that the other side has not acknowledged (SIOCOUTQ, tcp(7))."""
     with contextlib.suppress(OSError, ValueError):  # it may be closed meanwhile; not every system tells
         return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
     return 0
 
 
 class _Pool(queue.LifoQueue[Any]):
-    """The SDK's pool of handles, which makes those that it has not yet."""
+    """The SDK's pool of handles, which creates handles that count."""
 
     def __init__(self, sent_bytes: SentBytes) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ def _handle_type(sent_bytes: SentBytes) -> Callable[[], Any]:
     import pycurl
 
     class Handle(pycurl.Curl):  # type: ignore[misc]
-        """Counts what a request sends of a block."""
+        """A pycurl handle that counts what it sends of a block."""
 
         def __init__(self) -> None:
             super().__init__()

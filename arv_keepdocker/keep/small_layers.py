@@ -1,4 +1,4 @@
-"""Small layers, until it is known in which order they are packed."""
+"""Keeps small layers until the order in which they are packed is known."""
 
 import os
 import tempfile
@@ -10,11 +10,14 @@ from typing import IO
 from ..errors import KeepdockerError
 
 LIMIT = 96 << 20
-"""Bytes that are kept in memory."""
+"""Bytes to keep in memory; more go to a temporary file."""
 
 
 class SmallLayers:
-    """Units by their digests, in memory as long as they are few, and in a file without a name."""
+    """Units of layers by digest, in memory up to a limit, and beyond it in an unlinked temporary file.
+
+    Raises KeepdockerError if the file cannot be used.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._kept: dict[str, bytes] = {}
@@ -49,7 +52,7 @@ class SmallLayers:
                 return self._file.read(size)
 
     def close(self) -> None:
-        """Forget them all."""
+        """Free memory and disk."""
         if self._file is not None:
             self._file.close()
         self._kept.clear()

@@ -1,1 +1,1 @@
-"""What happens to one image, from the request to the outcome: `story` tells it."""
+"""What happens to an image, from the request to the outcome. Begin with `story`."""

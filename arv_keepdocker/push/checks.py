@@ -1,4 +1,4 @@
-"""What is refused before anything is saved or sent, and what the user is warned of."""
+"""Checks before anything is saved or sent, and warnings."""
 
 import time as clock
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from .found_image import FoundImage
 from .request import Outcome, Request, Tools
 
 _CLOCK_TOLERANCE = 24 * 60 * 60
-"""Seconds by which another machine's clock may be ahead."""
+"""Seconds that another machine's clock may be ahead."""
 _FORMAT = "v2"
-"""Arvados' name for images whose id is `sha256:` and a digest; older ones had another id and format."""
+"""Arvados' name for images whose id is `sha256:` and a digest (`dockerImageFormats` in the discovery document)."""
 
 
 def check_names(names: Sequence[str | None]) -> None:
-    """Raise UsageError for an image name that Arvados would refuse for a link, which is made last."""
+    """Raise UsageError for an image name that is too long for a link. Links are made last, so check names first."""
     for name in names:
         if name is not None and len(name) > NAME_LIMIT:
             raise UsageError(f"the name {name} has {len(name)} characters; Arvados takes {NAME_LIMIT}")
 
 
 def check_storable(project: str, request: Request, tools: Tools) -> None:
-    """Raise ArvadosError if nothing can be stored in the project, ArchiveError if the cluster refuses the format."""
+    """Raise ArvadosError if the project is not writable, ArchiveError if the cluster does not accept the format."""
     tools.catalog.projects.check_writable(project)
     formats = tools.catalog.image_formats
     if _FORMAT in formats:
@@ -38,7 +38,7 @@ def check_storable(project: str, request: Request, tools: Tools) -> None:
 
 
 def warn_of_found(found: FoundImage, request: Request, tools: Tools) -> None:
-    """Warn of what is known before the image is read."""
+    """Print the warnings that are known before the image is read."""
     if found.substitute_warning is not None:
         tools.display.warning(found.substitute_warning)
     _warn_of_platform(found.platform, request, tools)
@@ -46,7 +46,7 @@ def warn_of_found(found: FoundImage, request: Request, tools: Tools) -> None:
 
 
 def warn_of_read(image: Image, found: FoundImage, request: Request, tools: Tools) -> None:
-    """Warn of what only reading the image has told."""
+    """Print the warnings that only reading the image could show."""
     if found.platform is None:
         _warn_of_platform(image.platform, request, tools)
     for warning in image.warnings:
@@ -56,7 +56,7 @@ def warn_of_read(image: Image, found: FoundImage, request: Request, tools: Tools
 
 
 def warn_of_preferred(outcome: Outcome, tools: Tools) -> None:
-    """Warn if a workflow that asks for the name gets another image, because Arvados prefers that."""
+    """Warn if Arvados prefers another image of the same name, so that a workflow gets that one."""
     name, catalog = outcome.name, tools.catalog
     assert outcome.collection is not None
     try:
@@ -80,7 +80,7 @@ def _warn_of_platform(platform: Platform | None, request: Request, tools: Tools)
 
 
 def _warn_of_time(created: str | None, tools: Tools) -> None:
-    """Of several images of a name, the scheduler takes the one that was made last."""
+    """The scheduler takes the newest of several images of one name."""
     time = parse_time(created)
     if time is not None and time.timestamp() > clock.time() + _CLOCK_TOLERANCE:
         tools.display.warning(

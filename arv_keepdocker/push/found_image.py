@@ -1,4 +1,4 @@
-"""An image that was found, before any of its layers is read: what every kind of source gives the story."""
+"""An image that was found in its source, before any of its layers is read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,49 +20,49 @@ if TYPE_CHECKING:
 
 
 class Lookup(Enum):
-    """How Arvados is asked for an image before it is read."""
+    """How to look the image up in Arvados before it is read."""
 
     BY_ID = 1
-    """By `entry.image_id`, the id under which Arvados has it, or would have it."""
+    """By `entry.image_id`, the id that Arvados records."""
     BY_DIGEST = 2
-    """By the digest of a manifest or an index, which links may name."""
+    """By the digest of its manifest or index, which a link's properties may name."""
     AFTER_READING = 3
-    """Not at all: only reading tells what it could be asked for."""
+    """Not before it is read: only then is its id known."""
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """What is known of an image, which decides whether it needs to be read."""
+    """What is known of an image: enough to decide whether it must be read."""
 
     entry: CatalogEntry
-    """How it will be recorded, as far as that is known; its `image_id` is empty if only reading the image tells it."""
+    """How it will be recorded; `image_id` is empty if only reading the image tells it."""
     source: Callable[[], "Source"] | None
-    """Opens what it can be read from; None if only Arvados has it."""
+    """Opens the source to read it from; None if only Arvados has the image."""
     wanted: Selection = field(default_factory=Selection)
-    """What is read of the source."""
+    """Which of the source's images is meant."""
     lookup: Lookup = Lookup.AFTER_READING
     single_image: bool = True
-    """Whether its digest belongs to the image of one platform, not to an index that may name several."""
+    """Whether its digest is that of one platform's image, not of an index that may name several."""
     also_recorded_as: Sequence[CatalogEntry] = ()
-    """Other entries under which Arvados may have it."""
+    """Other entries under which Arvados may have recorded it."""
     stored: StoredImage | None = None
-    """One that Arvados is known to have, though perhaps without a link for its id."""
+    """The image as Arvados has it, perhaps without a link for its id; None if that is not known."""
     unavailable: KeepdockerError | None = None
-    """Why it cannot be read from the source, so that only Arvados may have it."""
+    """Why the source cannot be read; the image must then be in Arvados."""
     substitute_warning: str | None = None
-    """What to tell the user if Arvados does have it then."""
+    """The warning to print if Arvados has the image that the source lacks."""
     takes_names: bool = False
-    """Whether it gets the names that its source has for it if the user gave none."""
+    """Whether it gets the source's names, because the user gave none."""
     created: str | None = None
-    """When it was made, if that is known."""
+    """When it was built (ISO 8601), if known."""
     platform: Platform | None = None
-    """What it runs on, if that is known."""
+    """The platform that it runs on, if known."""
     layers: Sequence[tuple[str, int]] | None = None
-    """The diff ids of its layers and the bytes that they take to read, if that is known."""
+    """For each layer the diff id and the bytes to download, if known."""
     in_engine: EngineImage | None = None
-    """For an image that the engine saves, which may save others with it."""
+    """The engine's description, if the engine saves the image and may save others with it."""
     records_digests: bool = False
-    """Whether other digests by which the source knows it get links, too, since an engine may know it by them."""
+    """Whether to record the source's other digests, too, since an engine may know the image by them."""
     in_place: Callable[[], Plan] | None = None
     """For what Arvados has as it is wanted: what is missing to it, so that it need not be read."""
     in_arvados: Located | None = None
@@ -70,15 +70,14 @@ class FoundImage:
     manifests: Sequence["StoredManifest"] = ()
     """Of canonical archives in Arvados that have layers of it."""
     describe: Callable[[], "FoundImage"] | None = None
-    """Finds out more, and may need more requests; called only if Arvados does not know the
-    image by its digest."""
+    """Reads manifest and configuration; called only if Arvados does not know the image by its digest."""
 
     @property
     def digest(self) -> str | None:
-        """By which its source knows it; None if only reading the image tells."""
+        """The digest by which its source knows it; None if only reading the image tells."""
         return self.entry.engine_id or self.entry.image_id or None
 
     @property
     def digests(self) -> Sequence[str]:
-        """All by which it is known already."""
+        """All digests that are known before the image is read."""
         return list(dict.fromkeys(filter(None, (self.entry.engine_id, self.entry.image_id))))

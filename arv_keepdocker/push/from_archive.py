@@ -1,4 +1,4 @@
-"""Finding an image in an archive file, or on standard input: only reading it tells which image it is."""
+"""Finds an image in an archive, a file or standard input; only reading the archive tells its id."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from .request import Request, Tools
 
 
 def find_in_archive(file: str, request: Request, project: str, tools: Tools) -> FoundImage:
-    """The image of the archive that the request names or, if that names none, the only one."""
+    """The image that the request names or, if it names none, the archive's only image."""
     entry = CatalogEntry(project, "", request.name, request.title, universal=bool(request.universal))
     wanted = Selection(request.name, request.platform)
     return FoundImage(entry, partial(FileSource, file, tools.display.waiting), wanted, takes_names=request.name is None)

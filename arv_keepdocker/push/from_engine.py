@@ -1,4 +1,4 @@
-"""Finding an image in the container engine or, if that does not have it or cannot be asked, in Arvados."""
+"""Finds an image in the container engine or, if the engine lacks it or cannot be asked, in Arvados."""
 
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # not needed for an image that is there already
 
 
 def find_in_engine(request: Request, project: str, tools: Tools) -> FoundImage:
-    """The image that the engine has; with --pull, what it has pulled; without, perhaps what only Arvados has.
+    """The image in the engine, pulled first with --pull; without --pull, perhaps one that only Arvados has.
 
     Raises ImageNotFoundError or EngineError.
     """
@@ -85,7 +85,7 @@ def _found_image(image: EngineImage, name: str | None, request: Request, project
 
 
 def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
-    """The image as the engine saves it or, if that is asked for, pushes it."""
+    """The source: the engine saves the image or, with --via-push, pushes it."""
     if not request.via_push or request.via_arv_put:
         from ..sources.engine_source import EngineSource
 
@@ -104,9 +104,9 @@ def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
 def _of_other_platform(
     error: PlatformNotFoundError, reference: Reference, request: Request, project: str, tools: Tools
 ) -> FoundImage:
-    """The image that the engine has for another platform only: Arvados may have the one that is meant.
+    """Arvados may have the right image where the engine has it for another platform only.
 
-    Of an index it is known by the index's digest and the platform; of anything else, the Id is another image's.
+    It is looked up by the index's digest and the platform. An Id that is not an index's belongs to the other image.
     """
     if request.force or not error.image.several_platforms:
         raise error
@@ -118,7 +118,7 @@ def _of_other_platform(
 def _find_in_arvados(
     wanted: Reference, request: Request, project: str, tools: Tools, problem: KeepdockerError
 ) -> FoundImage:
-    """The image that Arvados has, by its name or id, where the engine has the `problem`."""
+    """The image in Arvados, by name or id. Raises the engine's `problem` if Arvados does not have it, either."""
     if request.force:
         raise problem
     try:
@@ -142,7 +142,7 @@ def _find_in_arvados(
 
 
 def _resolved(reference: Reference, image: EngineImage) -> Reference:
-    """Whether a word that may be a name or the beginning of an id was the one or the other to the engine."""
+    """The reference as the engine understood it: a short word of hexadecimal digits may be a name or an id."""
     if reference.id_prefix is None:
         return reference
     named = reference.name in [familiar(name) for name in image.names]
@@ -150,7 +150,7 @@ def _resolved(reference: Reference, image: EngineImage) -> Reference:
 
 
 def _to_be_pulled(reference: Reference, tools: Tools) -> Reference:
-    """By its name, unless it is an id: what the engine has by its id cannot be newer anywhere."""
+    """The reference to pull. An image given by its id cannot be newer anywhere, so it is not pulled."""
     if reference.id_prefix is None or reference.name is None:
         return reference
     image = tools.engine.inspect(str(reference))

@@ -1,4 +1,4 @@
-"""Finding an image in its registry, without an engine: by a digest first, which costs one request and no download."""
+"""Finds an image in its registry, without an engine: first its digest, which takes one request and no download."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from .request import Request, Tools
 
 
 def find_in_registry(request: Request, project: str, tools: Tools) -> FoundImage:
-    """The image that the registry has under the name now. Raises ImageNotFoundError or RegistryError."""
+    """The image that the registry has now under this name. Raises ImageNotFoundError or RegistryError."""
     reference = request.reference
     assert reference is not None
     if request.insecure:
@@ -35,7 +35,7 @@ def find_in_registry(request: Request, project: str, tools: Tools) -> FoundImage
 
 
 def _describe(found: FoundImage, source: RegistrySource, request: Request) -> FoundImage:
-    """What manifest and configuration tell, among others the id by which Arvados may have it from elsewhere."""
+    """The image with what its manifest and configuration tell, such as the id under which Arvados may have it."""
     description = source.describe()
     about = description.configuration
     entry = replace(found.entry, image_id=description.image_id, platform=request.platform or about.platform)

@@ -1,4 +1,4 @@
-"""Images that are stored one after the other, because they have layers in common or come from the same file."""
+"""Groups of images that are stored one after the other, because they share layers or come from one archive."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _IN_ARVADOS = "Arvados"
 """What all images have in common that are read from there."""
 _SAVED_AT_ONCE = 16 << 30
-"""Bytes of images that an engine is asked to save in one archive: docker's classic store writes it to a disk first."""
+"""Bytes of images to save in one archive at most: docker's classic store writes it to disk first."""
 
 
 class Groups:
-    """Forms groups, and gives their images what they have in common."""
+    """Forms the groups, and gives the images of each what they share."""
 
     def __init__(self, request: Request, tools: Tools, at_once: int) -> None:
-        """All requests are like this one, but for the image. So many groups are stored at a time."""
+        """All requests are like `request`, except for the image. `at_once` groups are stored at a time."""
         from ..store.shared_upload import SharedResources
 
         self._request = request
@@ -39,13 +39,13 @@ class Groups:
             self._file = SharedFileSource(request.archive, tools.display.waiting)
 
     def shared_upload(self) -> "closing[SharedUpload]":
-        """What the images of one group share."""
+        """What the images of one group share while they are uploaded."""
         from ..store.shared_upload import SharedUpload
 
         return closing(SharedUpload(self._common))
 
     def identified(self, found: FoundImage) -> FoundImage:
-        """With the id of an image in a file, which a look into that tells."""
+        """The image with its id, which for an image in an archive means looking into the archive."""
         file = self._file
         if file is None:
             return found
@@ -80,7 +80,7 @@ class Groups:
         return [self._saved_together({number: found[number] for number in numbers}) for numbers in ordered]
 
     def _shared(self, found: FoundImage) -> set[str]:
-        """What other images may have, too."""
+        """What the image may have in common with others."""
         keys = set(found.digests)
         if self._file is not None:
             keys.add(self._file.what)
@@ -93,7 +93,7 @@ class Groups:
         return keys
 
     def _saved_together(self, group: Mapping[int, FoundImage]) -> dict[int, FoundImage]:
-        """The engine saves those of the group in one archive whose configurations it knows by their digests."""
+        """The group, with sources that save images in one archive where the engine can."""
         saved = dict(group)
         for numbers in _portions(group):
             from ..sources.shared_archive import JointSave
@@ -110,7 +110,7 @@ class Groups:
 
 
 def _portions(group: Mapping[int, FoundImage]) -> Iterator[list[int]]:
-    """The numbers of images that are saved at once."""
+    """The numbers of the images that are saved in one archive."""
     portion: list[int] = []
     left = _SAVED_AT_ONCE
     for number, found in group.items():

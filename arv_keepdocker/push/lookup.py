@@ -1,4 +1,4 @@
-"""What Arvados has of an image that was found."""
+"""Decides whether an image is in Arvados already."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,9 +12,9 @@ from .request import Request
 
 
 def look_up(found: FoundImage, request: Request, catalog: Catalog, incomplete: bool = True) -> Plan | None:
-    """The image that Arvados has, by what is known before reading; None if it has none, or with --force.
+    """The plan to use the image in Arvados, by what is known before it is read; None if there is none, or with --force.
 
-    With `incomplete` also one that has no links.
+    With `incomplete`, a collection that has no links yet counts, too.
     """
     if request.force:
         return None

@@ -1,9 +1,9 @@
-"""Many images in one run: one look at Arvados for all, and what several of them share is read and sent once.
+"""Many images in one run: Arvados is asked once for all of them, and shared layers are read and sent once.
 
-First every image is found where it comes from, and Arvados is asked for all of them at once: those that it has need
-no more. The others are stored as the story of one image has it, two at a time, and one after the other where they share
-layers. One that fails does not stop the others. When the run is stopped, those that were stored are whole, and of up to
-two is left what the story says.
+First, every image is found in its source, and Arvados is asked for all of them at once. Those that it has are done. The
+others are stored as `story` tells it, two at a time, but one after the other if they share layers. An image that fails
+does not stop the others. If the run is stopped, the images stored so far are complete, and up to two others leave
+behind what `story` says.
 """
 
 import time
@@ -33,9 +33,9 @@ Result = Outcome | KeepdockerError
 
 
 def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> Iterator[Result]:
-    """Store the images, and give their results in the order of the requests, which differ in their references only.
+    """Store the images, and yield their results in the order of the requests, which differ only in their references.
 
-    An error in the place of a request is its result. Raises a KeepdockerError for what no image can be stored without.
+    An error in place of a request is its result. Raises a KeepdockerError if no image can be stored at all.
     """
     results: dict[int, Result] = {}
     wanted: dict[int, Request] = {}
@@ -49,7 +49,7 @@ def push_many(requests: Sequence[Request | KeepdockerError], tools: Tools) -> It
 
 
 class _Pipeline:
-    """Knows how far each image is, by the numbers of the requests."""
+    """Takes all images from request to result; images are known by the numbers of their requests."""
 
     def __init__(self, requests: Mapping[int, Request], tools: Tools) -> None:
         self._requests = requests
@@ -71,7 +71,7 @@ class _Pipeline:
         self._started: dict[int, float] = {}
 
     def results(self) -> Iterator[tuple[int, Result]]:
-        """As they come."""
+        """The results in the order in which they are ready."""
         if not self._force:
             self._load(list(self._requests.values()))
         found = yield from self._each(self._requests, self._find)
@@ -97,7 +97,7 @@ class _Pipeline:
     def _each(
         self, numbers: Iterable[int], find: Callable[[int], FoundImage]
     ) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
-        """What is found, in the order of the numbers."""
+        """The images found, in the order of the numbers; yields those that fail as results."""
         found: dict[int, FoundImage] = {}
 
         def attempt(number: int) -> Iterator[tuple[int, FoundImage | KeepdockerError]]:
@@ -114,7 +114,7 @@ class _Pipeline:
         return dict(sorted(found.items()))
 
     def _find(self, number: int) -> FoundImage:
-        """The image where it comes from; of an archive, which one it is."""
+        """The image in its source; if that is an archive, with its id."""
         request = self._requests[number]
         self._started[number] = time.monotonic()
         checks.check_names([request.name])
@@ -129,7 +129,7 @@ class _Pipeline:
     def _look_up_all(
         self, found: Mapping[int, FoundImage]
     ) -> Generator[tuple[int, Result], None, dict[int, FoundImage]]:
-        """Ask Arvados for all of them at once; those that it does not have, or not as they are wanted, are left."""
+        """Look all of them up in Arvados at once; returns those that are not there, or not as requested."""
         if self._force:
             return dict(found)
         entries = [each.entry for each in found.values()]
@@ -149,7 +149,7 @@ class _Pipeline:
         return left
 
     def _already_stored(self, number: int, found: FoundImage) -> Outcome | None:
-        """What Arvados has of an image, if nothing is missing to it."""
+        """The outcome for an image to which nothing is missing in Arvados; None for any other."""
         request, tools = self._requests[number], replace(self._tools[number], catalog=self._looking)
         plan = look_up(found, request, self._looking, incomplete=False)
         if plan is None or plan.steps or plan.record is None:

@@ -1,4 +1,4 @@
-"""What is asked for, what that needs, and what comes of it."""
+"""The request, the tools to carry it out, and the outcome."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Request:
     sought: Sought | None = None
     """What of Arvados the image comes from, instead of an engine."""
     archive: str | None = None
-    """The file, or `-`, that the image is in, instead of an engine."""
+    """The archive to read the image from, instead of an engine: a file, or `-`."""
     registry: bool = False
-    """Get the image from its registry, instead of an engine."""
+    """Download the image from its registry, instead of asking an engine."""
     insecure: bool = False
-    """Take a registry that cannot prove who it is."""
+    """Accept plain HTTP and any certificate from the registry."""
     platform: Platform | None = None
     universal: bool | None = None
     """Whether to store the universal form; None lets the engine decide."""
@@ -43,22 +43,22 @@ class Request:
     """Store the image even if Arvados has it already."""
     force_image_format: bool = False
     resume: bool = True
-    """Go on with what an interrupted run has left."""
+    """Do not send again what an interrupted run has sent."""
     remember: bool = True
-    """Note what is sent, so that an interrupted run can go on."""
+    """Write to the journal what is sent, so that the next run can resume."""
     threads: int = 2
-    """How many blocks are sent at a time, by default as many as arv-put sends."""
+    """Blocks to send at a time; arv-put's default."""
     dry_run: bool = False
     """Write nothing to Arvados."""
     via_push: bool | None = None
-    """Whether the engine is to push the image instead of saving it; None lets the engine decide."""
+    """Whether the engine pushes the image instead of saving it; None is the default, to save it."""
     via_arv_put: bool = False
     put_arguments: Sequence[str] = ()
     """Options for arv-put."""
 
     @property
     def name(self) -> str | None:
-        """The name that the image gets; None if there was none, or only an id."""
+        """The name to record; None if the user gave none, or an id."""
         return self.reference.name if self.reference is not None else None
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a run works with."""
+    """What a run needs to carry out a request."""
 
     engine: Engine
     catalog: Catalog
@@ -77,21 +77,21 @@ class Tools:
     python: str = "python3"
     """The Python that has the SDK, for commands that the user is told."""
     shared_upload: "SharedUpload | None" = None
-    """What the image shares with others that are stored in the same run."""
+    """What the image shares with others of the same run, if any."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of an image; after a dry run, what would have."""
+    """What was done with an image or, after a dry run, what would be done."""
 
     plan: Plan
-    """What Arvados lacked, apart from blocks."""
+    """The records that Arvados lacked."""
     collection: str | None
-    """UUID of the collection that holds the image; None if a dry run would have made it."""
+    """UUID of the image's collection; None if a dry run would create it."""
     content: Content | None = None
-    """What the collection holds, or would hold."""
+    """What the collection holds, or would hold, and what was sent."""
     seconds: float = 0.0
-    """For which it took."""
+    """How long it took."""
 
     @property
     def image_id(self) -> str:

@@ -1,8 +1,8 @@
-"""The story of one image, whatever its source: find it, look for it in Arvados, send it if it is not there, record it.
+"""The story of one image, whatever its source: find it, look it up in Arvados, upload it if it is missing, record it.
 
-What is left behind when it stops: before `_send`, nothing. While the image is sent, blocks in Keep that nothing refers
-to, and notes of them in the cache directory, with which the next run goes on. Between collection and links, a
-collection that the scheduler does not take for an image, which the next run finds and completes.
+What a run leaves behind if it stops: before `_send`, nothing. While it uploads, blocks in Keep that no collection
+refers to, and notes of them in the cache directory, from which the next run resumes. Between collection and links, a
+collection that the scheduler does not see as an image; the next run finds it and completes it.
 """
 
 import time
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # not needed for an image that is there already
 
 
 def push(request: Request, tools: Tools) -> Outcome:
-    """Store the image in Arvados unless it is there. Raises a KeepdockerError."""
+    """Store the image in Arvados unless Arvados has it. Raises a KeepdockerError."""
     start = time.monotonic()
     checks.check_names([request.name])
     if request.title is not None:
@@ -42,7 +42,7 @@ def push(request: Request, tools: Tools) -> Outcome:
 
 
 def find_image(request: Request, project: str, tools: Tools) -> FoundImage:
-    """The image where the request says that it comes from."""
+    """The image in the source that the request names. Raises a KeepdockerError."""
     if request.archive is not None:
         from .from_archive import find_in_archive
 
@@ -61,9 +61,9 @@ def find_image(request: Request, project: str, tools: Tools) -> FoundImage:
 
 
 def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> Outcome:
-    """Use what Arvados has of the image, else send it."""
+    """Use the image in Arvados if there is one; upload it otherwise."""
     for digest in found.digests:
-        lock.hold(digest)  # another run may be storing it: it is there afterwards
+        lock.hold(digest)  # if another run is storing it, it is in Arvados afterwards
     plan = look_up(found, request, tools.catalog)
     if plan is None and found.unavailable is not None:
         raise found.unavailable
@@ -82,7 +82,7 @@ def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock
 
 
 def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> Outcome:
-    """Read the image and send what Arvados lacks of it, then record it."""
+    """Read the image, upload what Arvados lacks, and record it."""
     from .uploaders import make_uploader
 
     assert found.source is not None
@@ -90,7 +90,7 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
     if found.digest is not None:
         checks.check_storable(project, request, tools)
     elif not source.repeatable:
-        # It is sent while it is read, unless that is known to be in vain.
+        # It can be read only once, so it is sent meanwhile, unless the project is known not to be writable.
         sends = sends and tools.catalog.projects.why_not_writable(project) is None
     if request.dry_run and found.layers is not None:
         return _predicted_outcome(found, found.layers, request, tools)
@@ -114,7 +114,7 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
 
 
 def _predicted_outcome(found: FoundImage, layers: Sequence[tuple[str, int]], request: Request, tools: Tools) -> Outcome:
-    """What a dry run tells of an image that it need not read."""
+    """The outcome of a dry run for an image whose layers are known without reading it."""
     from .uploaders import streaming_uploader
 
     states = streaming_uploader(request, tools, dry_run=True).layer_states(found.entry.name, layers)
@@ -124,7 +124,7 @@ def _predicted_outcome(found: FoundImage, layers: Sequence[tuple[str, int]], req
 
 
 def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "CatalogEntry":
-    """How the image is to be recorded, now that it has been read."""
+    """The catalog entry, complete now that the image has been read."""
     entry, image = found.entry, upload.image
     name, *further = image.names or [None] if found.takes_names else [entry.name, *entry.further_names]
     checks.check_names([name, *further])
@@ -148,7 +148,7 @@ def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "Catal
 
 
 def _carry_out(plan: Plan, request: Request, tools: Tools) -> Outcome:
-    """Make what is missing to an image that Arvados has; nothing is missing to it if it is whole and unwritable."""
+    """Carry out the plan for an image in Arvados; a complete image in a read-only project stays as it is."""
     # The first link that cannot be made says why, unless something else were made before it.
     only_links = plan.collection is not None and plan.properties is None
     if plan.steps and (request.dry_run or plan.whole or not only_links):
@@ -171,7 +171,7 @@ def _carried_out(plan: Plan, tools: Tools) -> str:
 
 
 def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
-    """Make the collection, then its links, unless Arvados turns out to have the image after all."""
+    """Create the collection and its links, unless Arvados turns out to have the image after all."""
     looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
     # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
     just = upload.content.portable_data_hash if found.in_arvados is not None and upload.content is not None else None
@@ -196,7 +196,7 @@ def _link_digests(collection: str, entry: "CatalogEntry", upload: "Upload", tool
 
 
 def report(outcome: Outcome, tools: Tools) -> None:
-    """Tell what was found and made, and if a workflow gets another image."""
+    """Print what was found and created, and a warning if a workflow would get another image."""
     if outcome.plan.action is not Action.STORED:
         project = tools.catalog.projects.display_name(outcome.plan.entry.project)
         tools.display.note(outcome.plan.summary(project))

@@ -1,4 +1,4 @@
-"""How an image gets from its source to Keep: the ways to choose from."""
+"""Chooses how an image gets from its source to Keep."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Upload(Protocol):
-    """A whole, checked image that can be stored."""
+    """A complete, checked image, ready to be stored."""
 
     image_id: str
-    """The id under which it is stored: an engine that has loaded it knows it by that."""
+    """The id to record: an engine that loads the stored archive finds the image by it."""
     image: Image
     universal: bool
     """Whether it is stored in the universal form."""
 
     @property
     def content(self) -> Content | None:
-        """What the collection holds or, before `store`, will hold; None if only Arvados can tell."""
+        """What the collection holds or, before `store`, will hold; None if only Arvados knows."""
 
     def store(self, entry: CatalogEntry) -> str:
-        """Make it a collection with its links, and return the collection's UUID. Raises ArvadosError."""
+        """Create its collection and links, and return the collection's UUID. Raises ArvadosError."""
 
 
 class Uploader(Protocol):
-    """One way to Keep."""
+    """One way to upload images."""
 
     def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> AbstractContextManager[Upload]:
         """Read the image and check it; nothing is recorded yet. With `universal` None, the image decides."""
@@ -54,7 +54,7 @@ def make_uploader(
 def streaming_uploader(
     request: Request, tools: Tools, dry_run: bool, manifests: Sequence["StoredManifest"] = ()
 ) -> "StreamingUploader":
-    """The usual way, block by block."""
+    """The default uploader, which sends images block by block."""
     from ..store.streaming import StreamingUploader
 
     return StreamingUploader(

@@ -1,1 +1,1 @@
-"""How the bytes of an image get to Arvados: block by block, or through arv-put."""
+"""Uploads images to Arvados: block by block, or through arv-put."""

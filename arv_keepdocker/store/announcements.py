@@ -1,4 +1,4 @@
-"""What the user reads when an image begins to be stored, and when it is."""
+"""The lines that announce that an image is being stored, and that it is stored."""
 
 import re
 
@@ -9,16 +9,16 @@ from ..sources.source import Source
 
 _DIGEST = re.compile(r"\bsha256:[0-9a-f]{64}\b")
 _SHOWN = len("sha256:") + 12
-"""Characters of an id: what docker shows, too."""
+"""Characters of an id to show: as many as docker shows."""
 
 
 def called(wanted: Selection, source: Source) -> str:
-    """What to call the image: as the user does."""
+    """What to call the image: the user's name for it."""
     return wanted.name or short(source.what)
 
 
 def described(wanted: Selection, source: Source) -> str:
-    """The image, with its id and how long it is, as far as that is known."""
+    """The image with its id, size and number of layers, as far as they are known."""
     name = called(wanted, source)
     image_id = short(source.image_id) if source.image_id is not None else ""
     known = f" ({image_id})" if image_id and image_id not in name else ""
@@ -29,7 +29,7 @@ def described(wanted: Selection, source: Source) -> str:
 
 
 def stored(entry: CatalogEntry, catalog: Catalog) -> str:
-    """That the image is stored; in the universal form it has another id than before."""
+    """That the image is stored, and where; with its id if the universal form has given it a new one."""
     name = entry.name or f"image {short(entry.image_id)}"
     new_id = f" ({short(entry.image_id)})" if entry.universal and entry.name is not None else ""
     projects = catalog.projects
@@ -38,7 +38,7 @@ def stored(entry: CatalogEntry, catalog: Catalog) -> str:
 
 
 def short(text: str) -> str:
-    """The text with its digests cut to as much as docker shows of them."""
+    """The text with its digests cut to 12 digits, as docker shows them."""
     return _DIGEST.sub(lambda match: match[0][:_SHOWN], text)
 
 

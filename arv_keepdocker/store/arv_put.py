@@ -1,8 +1,8 @@
-"""arv-put's Python interface, in whichever shape the installed arvados-python-client has it.
+"""arv-put's Python interface, as the installed version of arvados-python-client has it.
 
-To 3.2 the options are `arvados.commands.put.run_opts` and the work is `put.main()`, which returns the UUID; after
-that they are `put.get_run_opts()` and `put.do_put()`, and `put.main()` never returns. Nothing else of this program
-knows about arv-put.
+Up to 3.2, the options are `arvados.commands.put.run_opts`, and `put.main()` does the work and returns the UUID. Later
+versions have `put.get_run_opts()` and `put.do_put()`, and their `put.main()` never returns. No other module knows
+arv-put.
 """
 
 import argparse
@@ -19,7 +19,7 @@ _LOGGER = "arvados.arv_put"
 
 
 def option_parsers() -> list[argparse.ArgumentParser]:
-    """Parsers of the options that arv-put has for a run, and of --retries, to be used as `parents`."""
+    """The parsers of arv-put's options for a run and of --retries, to use as `parents`."""
     from arvados.commands import _util, put  # which reads the settings
 
     get_run_opts = getattr(put, "get_run_opts", None)
@@ -39,9 +39,9 @@ def _retries(text: str) -> int:
 
 
 def arguments(options: Mapping[str, object]) -> list[str]:
-    """The command line for arv-put that has the effect of the parsed `options`.
+    """The arguments for arv-put that have the effect of the parsed `options`.
 
-    Made from what was parsed, not from what was typed: only the parser knows which words are values of options.
+    They are made from the parsed options, not from the command line: only the parser knows which words are values.
     """
     words: list[str] = []
     for parser in option_parsers():
@@ -58,7 +58,7 @@ def arguments(options: Mapping[str, object]) -> list[str]:
 
 
 def machine_progress(written: int, expected: int | None) -> str:
-    """arv-put's line that tells a program how many bytes of how many are written."""
+    """arv-put's line of progress for programs: `written` of `expected` bytes."""
     import arvados.commands.put as arv_put
 
     line: str = arv_put.machine_progress(written, expected)
@@ -97,7 +97,7 @@ def put(path: str, filename: str, words: Sequence[str], api: Any) -> str:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """Collect arv-put's error messages for our own, and keep its tracebacks from the user."""
+    """Collect arv-put's error messages, to become part of ours, and keep its tracebacks from the user."""
     logger = logging.getLogger(_LOGGER)
     complaints: list[str] = []
 

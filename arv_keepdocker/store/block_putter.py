@@ -1,4 +1,4 @@
-"""One block to Keep, tried again while that may help."""
+"""Sends one block to Keep, and again while that may help."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ _LONGEST_CONNECT = 128
 
 
 class BlockPutter:
-    """Stores a block in Keep and returns its signed locator, or raises ArvadosError; in several threads if need be.
+    """Stores blocks in Keep. Safe for use in several threads.
 
     Replication and storage classes are the cluster's defaults.
     """
@@ -26,15 +26,15 @@ class BlockPutter:
         self._client = client
         self._keep = client.api.keep
         self.sent_so_far = SentBytes.of(self._keep).sent
-        """How many bytes have been sent of the block with this `md5+size`, while it is being sent."""
+        """How many bytes have been sent of the block `md5+size` that is being sent."""
         self._copies = client.replication
         self._answered = False
-        """Whether a block was stored: what answers to that is Keep, and was found."""
+        """Whether Keep has stored a block: then an error that looks like a wrong address is a passing one."""
         self._asking = threading.Lock()
         self._services_known = False
 
     def __call__(self, data: bytes, key: str) -> str:
-        """`key` is the block's md5 and size as `md5+size`, which takes time to compute."""
+        """Store the block and return its signed locator; `key` is its `md5+size`. Raises ArvadosError."""
         return self._client.retry("Keep to take a block", partial(self._put, data, key))
 
     def _put(self, data: bytes, key: str) -> str:
@@ -53,7 +53,7 @@ class BlockPutter:
         return locator
 
     def _find_services(self) -> None:
-        """Ask, once, and again after a failure, where Keep is: the SDK would try that again in silence."""
+        """Ask for the Keep services, once, and again after a failure: the SDK would retry that silently."""
         from arvados.errors import NoKeepServersError
 
         if self._services_known or hasattr(self._keep, "local_store"):
@@ -67,7 +67,7 @@ class BlockPutter:
                 self._services_known = True
 
     def _explained(self, error: Any) -> ArvadosError:
-        """What the SDK says of the services that were asked, one of which would have had to do more."""
+        """The SDK's error, with what each of the services answered."""
         problems = {service: KeepProblem.of(each) for service, each in error.request_errors().items()}
         if any(problem.timed_out for problem in problems.values()):
             self._be_patient()
@@ -79,7 +79,7 @@ class BlockPutter:
         return ArvadosError(f"Keep did not take a block: {said}", next(iter(hints), None), next(iter(passing), None))
 
     def _be_patient(self) -> None:
-        """Give a connection more time to come about than the SDK's two seconds, as its own attempts would."""
+        """Double the time that a connection may take, from the SDK's two seconds on, as its own retries do."""
         for name in ("timeout", "proxy_timeout"):
             seconds, *others = getattr(self._keep, name)
             setattr(self._keep, name, (min(2 * seconds, _LONGEST_CONNECT), *others))

@@ -1,4 +1,4 @@
-"""Blocks read back from Keep."""
+"""Reads blocks back from Keep."""
 
 import threading
 from collections.abc import Callable

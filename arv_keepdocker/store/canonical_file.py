@@ -1,4 +1,4 @@
-"""The layer sink that writes the canonical archive to a file."""
+"""The layer sink that writes the canonical archive to a file, for arv-put."""
 
 import hashlib
 import threading
@@ -15,13 +15,13 @@ _CHUNK = 1 << 20
 
 
 class CanonicalFile:
-    """Collects the units of layers, one layer at a time, in a file of the cache; then makes that the archive.
+    """Collects layers, one at a time, in a file in the cache directory, and then turns the file into the archive.
 
-    Every method raises CacheError when the file cannot be written.
+    Every method raises CacheError if the file cannot be written.
     """
 
     def __init__(self, cache: Cache, path: Path, taken: Callable[[int], None]) -> None:
-        """`taken` is told of the bytes that were written."""
+        """`taken` is called with the number of bytes after each write."""
         self._cache = cache
         self._path = path
         self._taken = taken
@@ -39,7 +39,7 @@ class CanonicalFile:
         return _Writer(self._file, self._cache, self._taken, self._finished, self._free.release)
 
     def become(self, image: Image, universal: bool) -> Arrangement:
-        """Make the file the archive of the image. Raises ArchiveError where that cannot be."""
+        """Turn the file into the image's archive. Raises ArchiveError if the configuration cannot be written."""
         arrangement = arrange(image, universal)
         layers = [layer for segment in arrangement.segments for layer in segment.layers]
         starts = [self._units[layer.stored_digest][0] for layer in layers]

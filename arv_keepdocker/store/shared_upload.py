@@ -1,4 +1,4 @@
-"""What the uploads of one run have in common: the memory that they take, what is known to be in Keep, and layers."""
+"""What the uploads of one run share: memory, the knowledge of what is in Keep, and layers."""
 
 import threading
 import time
@@ -11,17 +11,17 @@ from ..keep.known_layers import KnownLayers
 from ..keep.small_layers import LIMIT
 
 _FRESH = 30 * 60
-"""Seconds: half of those for which every signature that is used is good."""
+"""Seconds: half of the time that every reused signature is still valid."""
 
 
 class SharedResources:
     """What all uploads of a run share."""
 
     def __init__(self, threads: int, known: Callable[[], KnownLayers], at_once: int) -> None:
-        """`known` is made when it is first needed. So many images are uploaded at a time."""
+        """`known` is called when its result is first needed. `at_once` images are uploaded at a time."""
         self.slots = BufferSlots(BufferSlots.needed(threads))
         self.small_limit = LIMIT // at_once
-        """Bytes of small layers that each upload may keep in memory."""
+        """Bytes of small layers that each upload may hold in memory."""
         self._make_known = known
         self._known: KnownLayers | None = None
         self._until = 0.0
@@ -29,7 +29,7 @@ class SharedResources:
 
     @property
     def known(self) -> KnownLayers:
-        """What need not be sent of any image, asked for again from time to time: signatures expire."""
+        """What need not be sent for any of the images, renewed from time to time because signatures expire."""
         with self._making:
             if self._known is None or time.monotonic() > self._until:
                 self._known = self._make_known()
@@ -38,7 +38,7 @@ class SharedResources:
 
 
 class SharedUpload:
-    """The blocks and layers of images that are uploaded one after the other: what they share is sent once."""
+    """The sender and sink of images that are uploaded one after the other, so that shared layers are sent once."""
 
     def __init__(self, common: SharedResources) -> None:
         self.common = common
@@ -46,7 +46,7 @@ class SharedUpload:
 
     @contextmanager
     def of(self, make: Callable[[], tuple[BlockSender, KeepSink]]) -> Iterator[tuple[BlockSender, KeepSink]]:
-        """Where the layers of the next image go; made anew if a block could not be stored."""
+        """The sender and sink for the next image's layers: new ones if a block could not be stored."""
         if self._open is not None and self._open[0].failed:
             self.close()
         if self._open is None:
@@ -56,7 +56,7 @@ class SharedUpload:
         yield self._open
 
     def close(self) -> None:
-        """The last image is done."""
+        """End the upload of the last image."""
         if self._open is not None:
             sender, sink = self._open
             self._open = None
@@ -65,7 +65,7 @@ class SharedUpload:
 
 
 class CountsSince:
-    """What a sender has done since now, which is for one image."""
+    """What a sender does from now on, which is for one image."""
 
     def __init__(self, sender: BlockSender) -> None:
         self.sending = sender.sending

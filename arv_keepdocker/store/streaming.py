@@ -1,4 +1,4 @@
-"""The usual way: layers go to Keep while they are read, block by block, and only what is new is sent."""
+"""The default way to upload: layers go to Keep block by block while they are read, and only new blocks are sent."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,21 +31,21 @@ from .content import Content
 from .shared_upload import CountsSince, SharedUpload
 
 _MARGIN = 60 * 60
-"""Seconds for which a signature must still be good: the collection is made when everything is sent."""
+"""Seconds that a reused block's signature must still be valid: the collection is created at the end."""
 
 
 @dataclass(frozen=True)
 class StreamingUploader:
-    """Uploads images block by block, without a file on disk."""
+    """Uploads images block by block, without writing them to disk."""
 
     catalog: Catalog
     cache: Cache
     display: Display
     threads: int
     reuse: bool = True
-    """Do not send what Arvados has."""
+    """Do not send blocks that Arvados has."""
     resume: bool = True
-    """Do not send what the journal says was sent."""
+    """Do not send blocks that are in the journal."""
     remember: bool = True
     """Write the journal."""
     dry_run: bool = False
@@ -53,7 +53,7 @@ class StreamingUploader:
     manifests: Sequence[StoredManifest] = ()
     """Of archives that have layers of the image, beside those that are looked for."""
     shared_upload: SharedUpload | None = None
-    """What is shared with other images of this run, if there are any."""
+    """What is shared with other images of the run, if any."""
 
     @contextmanager
     def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> Iterator["StreamingUpload"]:
@@ -64,7 +64,7 @@ class StreamingUploader:
         yield StreamingUpload(self, source, wanted, universal)
 
     def tell_what_cannot_be_reused(self) -> None:
-        """Say that everything is sent, where blocks' signatures expire sooner than a collection could be made."""
+        """Print a note if signatures expire too soon for any block to be reused."""
         seconds = self.catalog.client.signature_seconds
         if self.reuse and seconds is not None and seconds <= _MARGIN:
             self.display.note(
@@ -72,12 +72,12 @@ class StreamingUploader:
             )
 
     def layer_states(self, name: str | None, layers: Iterable[tuple[str, int]]) -> tuple[LayerState, ...]:
-        """Which layers of an image of this name, given as diff ids and sizes, Arvados has. Raises ArvadosError."""
+        """Which of these layers (diff ids and sizes) of an image of this name are new. Raises ArvadosError."""
         known = self.known_layers(name) if self.reuse else None
         return tuple(LayerState(diff_id, size, not (known and known.copies_of(diff_id))) for diff_id, size in layers)
 
     def known_layers(self, name: str | None) -> KnownLayers:
-        """What need not be sent of an image of this name."""
+        """What need not be sent for an image of this name."""
         return (
             self.shared_upload.common.known
             if self.shared_upload is not None
@@ -85,7 +85,7 @@ class StreamingUploader:
         )
 
     def known_layers_of(self, names: Sequence[str]) -> KnownLayers:
-        """What need not be sent of images of these names."""
+        """What need not be sent for images of these names."""
         client = self.catalog.client
 
         def manifests() -> Sequence[StoredManifest]:
@@ -99,7 +99,7 @@ class StreamingUploader:
 
     @property
     def journal(self) -> Journal | None:
-        """What this user has sent to this cluster earlier; None if the cache directory cannot be used."""
+        """What this user has sent to this cluster before; None if the cache directory cannot be used."""
         client = self.catalog.client
         try:
             path = self.cache.path / Journal.filename(client.uuid_prefix, client.api.api_token)
@@ -118,7 +118,7 @@ class _Uploaded:
 
 
 class StreamingUpload:
-    """An image whose blocks were sent; or one that was checked, and they are when it is stored."""
+    """An image whose blocks have been sent; or that has been checked, and is sent by `store`."""
 
     def __init__(self, uploader: StreamingUploader, source: Source, wanted: Selection, universal: bool | None) -> None:
         self._uploader = uploader
@@ -129,7 +129,7 @@ class StreamingUpload:
         self._name = called(wanted, source)
         self._started = time.monotonic()
         self.image_id = ""
-        """By which the stored image is found."""
+        """The id to record."""
         if source.repeatable and isinstance(source, FileSource):
             with Activity(uploader.display, f"{source.activity} {self._name}"):
                 self.image = source.peek(wanted)
@@ -143,11 +143,11 @@ class StreamingUpload:
 
     @property
     def content(self) -> Content:
-        """What the collection holds, or would hold if something had been sent."""
+        """What the collection holds, or would hold after a dry run."""
         return self._sent().content
 
     def store(self, entry: CatalogEntry) -> str:
-        """Make it a new collection of the project, record that, and return its UUID. Raises ArvadosError."""
+        """Create its collection and links, and return the collection's UUID. Raises ArvadosError."""
         catalog = self._uploader.catalog
         uploaded = self._sent()
         with self._explained():
@@ -166,7 +166,7 @@ class StreamingUpload:
         return image.is_target(self._source.image_id) if self._universal is None else self._universal
 
     def _created(self, entry: CatalogEntry, uploaded: _Uploaded) -> str | None:
-        """The collection's UUID; None if Arvados refuses what it may not refuse when every block is sent."""
+        """The collection's UUID; None if Arvados refuses it, perhaps only because of a reused block's signature."""
         uploader = self._uploader
         try:
             return uploader.catalog.create_collection(entry, uploaded.manifest)
@@ -202,7 +202,7 @@ class StreamingUpload:
         return self._uploaded
 
     def _same_sent(self, reuse: bool) -> _Uploaded:
-        """Send it, and see that it still is the image that Arvados was asked about."""
+        """Send the image, and check that it still is the image that was looked up."""
         uploaded = self._upload(reuse)
         if self.image_id not in ("", uploaded.image_id):
             raise KeepdockerError(
@@ -246,7 +246,7 @@ class StreamingUpload:
 
     @contextmanager
     def _destination(self, reuse: bool, notes: Journal | None) -> Iterator[tuple[BlockSender, KeepSink]]:
-        """Where the blocks and layers go."""
+        """The sender and the sink for the image's layers."""
         uploader = self._uploader
         put_block = BlockPutter(uploader.catalog.client)
         put = _unsent if uploader.dry_run else _remembering(put_block, notes)

@@ -1,4 +1,4 @@
-"""The way through arv-put: the image is saved to the cache directory, checked, and uploaded from there."""
+"""Uploads through arv-put: the image is saved to the cache directory, checked, and uploaded from there."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +30,10 @@ from .canonical_file import CanonicalFile
 
 @dataclass(frozen=True)
 class ArvPutUploader:
-    """Saves images and hands them to arv-put: as the engine writes them, byte for byte, or else as canonical archives.
+    """Saves images and hands them to arv-put: byte for byte as the engine wrote them, or as canonical archives.
 
-    Of bytes that come from elsewhere, two readers might see two images; and no engine writes the universal form.
+    Archives from elsewhere are always written anew, because two readers might see two images in them. So is the
+    universal form, which no engine writes.
     """
 
     catalog: Catalog
@@ -41,15 +42,15 @@ class ArvPutUploader:
     arguments: Sequence[str]
     """The user's options for arv-put."""
     resume: bool = True
-    """Use what an earlier run has saved, if it is whole."""
+    """Use an archive that an earlier run has saved, if it is complete."""
     started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def prepare(self, source: Source, wanted: Selection, universal: bool | None) -> Iterator["ArvPutUpload"]:
         """Save the image and check it.
 
-        Raises ArchiveError, CacheError or what the source raises, and then leaves no file. What was saved of an
-        engine's image and is not stored after all stays for the next run.
+        Raises ArchiveError, CacheError or what the source raises, and then leaves no file. An engine's image that is
+        not stored after all stays on disk for the next run.
         """
         if isinstance(source, EngineSource):
             saved = self._from_engine(source, wanted, bool(universal))
@@ -83,7 +84,7 @@ class ArvPutUploader:
         return self._as_saved(found, path, wanted, universal)
 
     def _as_saved(self, found: tuple[Members, Image], path: Path, wanted: Selection, universal: bool) -> "ArvPutUpload":
-        """The archive at `path` as it is, if every engine can load it and finds the image in it."""
+        """The archive at `path` as it is, if every engine can load it and find the image; otherwise written anew."""
         members, image = found
         if universal or _loadable(members, image):
             arrangement = arrange(image, universal)
@@ -108,7 +109,7 @@ class ArvPutUploader:
         return members, image
 
     def _saved(self, source: EngineSource, wanted: Selection, path: Path, counter: Counter) -> tuple[Members, Image]:
-        """Write what the engine saves to `path`, checking it on the way."""
+        """Write what the engine saves to `path`, and check it meanwhile."""
         with self.cache.replacing(path) as partial, partial.open("wb") as file:
             try:
                 return source.read(NoSink(), wanted, lambda stream: _Tee(stream, file, self.cache, counter))
@@ -128,7 +129,7 @@ class ArvPutUploader:
     def _written_later(
         self, source: Source, image: Image, wanted: Selection, universal: bool, before: Sequence[Path]
     ) -> "ArvPutUpload":
-        """The canonical archive, written when it is stored; of an earlier run if that has got as far."""
+        """The canonical archive, which `store` writes unless an earlier run has."""
         arrangement = arrange(image, universal)
         path = self.cache.archive_path(arrangement.image_id, ".canonical")
         _check_name(path)
@@ -158,7 +159,7 @@ class ArvPutUploader:
 
 
 class ArvPutUpload:
-    """A whole, checked image whose archive is on disk, or will be."""
+    """A complete, checked image whose archive is on disk, or will be."""
 
     def __init__(
         self,
@@ -170,7 +171,7 @@ class ArvPutUpload:
         write: Callable[[], None] = lambda: None,
         before: Sequence[Path] = (),
     ) -> None:
-        """`write` makes what is at `path`; the files `before` are not needed either when it is stored."""
+        """`write` writes the archive at `path`. The files `before` are removed with it when the image is stored."""
         self.image = image
         self.image_id = image_id
         self.universal = universal
@@ -181,13 +182,13 @@ class ArvPutUpload:
 
     @property
     def content(self) -> None:
-        """arv-put does not tell."""
+        """None: arv-put does not tell what it sends."""
         return None
 
     def store(self, entry: CatalogEntry) -> str:
-        """Upload it as a new collection of the project, record that, and return its UUID.
+        """Upload it as a new collection, create its links, and return the collection's UUID.
 
-        Raises ArvadosError, and then the file stays for the next run; KeepdockerError if a file that is not ours has
+        Raises ArvadosError, and then the archive stays for the next run; KeepdockerError if the user's archive has
         changed since it was checked.
         """
         uploader = self._uploader
@@ -212,13 +213,13 @@ class ArvPutUpload:
         return uuid
 
     def discard(self) -> None:
-        """Remove what is on disk."""
+        """Remove its files."""
         for path in (self._path, *self._before):
             path.unlink(missing_ok=True)
 
 
 def _check_name(path: Path) -> None:
-    """Raise KeepdockerError for a path that arv-put could not handle: it encodes it to name its own cache by."""
+    """Raise KeepdockerError for a path that is not UTF-8: arv-put hashes the path to name its cache file."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -228,10 +229,10 @@ def _check_name(path: Path) -> None:
 
 
 def _loadable(members: Members, image: Image) -> bool:
-    """Whether every engine can load the archive as it is and finds `image` in it.
+    """Whether every engine can load the archive as it is and find `image` in it.
 
-    Docker 20 to 28 and 29's classic store need manifest.json, and of several images a node would not know which is
-    meant.
+    Docker 20 to 28 and the classic store of Docker 29 need manifest.json. It must name one image only, since a compute
+    node would not know which of several is meant.
     """
     if members.find(archive_entries.MANIFEST) is None:
         return False
@@ -240,7 +241,7 @@ def _loadable(members: Members, image: Image) -> bool:
 
 
 class _Tee:
-    """Reads a stream and writes what it reads to a file in the cache."""
+    """Reads a stream, and writes what it reads to a file in the cache directory."""
 
     def __init__(self, stream: Readable, file: IO[bytes], cache: Cache, counter: Counter) -> None:
         self._stream = stream
