@@ -38,6 +38,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "XDG_RUNTIME_DIR": "where podman's containers/auth.json is",
     "XDG_CACHE_HOME": "where caches are, by default `~/.cache`",
     "XDG_CONFIG_HOME": "where settings are, by default `~/.config`",
+    "XDG_CONFIG_DIRS": "where settings for all users are, by default `/etc/xdg`",
     "TERM": "if it is dumb, progress is not redrawn in place",
 }
 
