@@ -14,7 +14,7 @@ import sys
 
 TYPE_CHECKING = False  # importing typing is slow
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 OWN_PLATFORM = "linux/amd64"
@@ -125,8 +125,8 @@ class Program:
             if command in ("version", "info"):
                 return self._recorded(command, arguments)
             commands = {"inspect": self._inspect, "pull": self._pull, "save": self._save}
-            if self._is_containerd and command in ("ls", "prune", "rmi"):
-                {"ls": self._list, "prune": self._prune, "rmi": self._remove}[command](arguments)
+            if self._is_containerd and (stores := self._of_containerd_store().get(command)):
+                stores(arguments)
                 return 0
             if command not in commands:
                 raise _not_recorded(command)
@@ -142,9 +142,21 @@ class Program:
             sys.stderr.write(f"{failure}\n")
             return failure.status
 
+    def _of_containerd_store(self) -> dict[str, Callable[[list[str]], None]]:
+        return {
+            "ls": self._list,
+            "prune": self._prune,
+            "rm": self._remove,
+            "rmi": self._remove,
+            "tag": self._tag,
+            "import": self._import,
+            "push": self._push,
+            "context": self._context,
+        }
+
     def _parse(self, command: str, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         short = {"-f": "--format", "-q": "--quiet", "-o": "--output"}
-        flags = {"inspect": "--format", "pull": "--quiet", "save": "--output"}
+        flags = {"inspect": "--format", "pull": "--quiet", "save": "--output", "push": "--quiet"}
         options, operands = {}, []
         while arguments and arguments[0] != "--":
             argument = arguments.pop(0)
@@ -169,7 +181,7 @@ class Program:
             raise _Failure(f"Error: unknown flag: --platform\nSee 'podman image {command} --help'", 125)
         if self._profile == "docker20":
             raise _Failure(f"unknown flag: --platform\nSee 'docker image {command} --help'.", 125)
-        least, spoken = {"inspect": "1.49", "save": "1.48"}[command], self._api_version()
+        least, spoken = {"inspect": "1.49", "save": "1.48", "push": "1.46"}[command], self._api_version()
         if spoken < least:
             raise _Failure(f'"--platform" requires API version {least}, but the Docker daemon API version is {spoken}')
 
@@ -372,6 +384,36 @@ class Program:
                 self._state.images.remove(image)
             print(f"Untagged: {reference}")
         self._state.write()
+
+    def _tag(self, arguments: list[str]) -> None:
+        reference, name = arguments
+        self._state.keep(self._find(reference), [local_name(self._profile, name)])
+
+    def _import(self, arguments: list[str]) -> None:
+        """An empty image gets the name; the one that had it stays."""
+        if arguments[:1] != ["-"] or sys.stdin.buffer.read() != bytes(1024):
+            raise _not_recorded(f"import {arguments}")
+        empty = {**self._state.images[0], "id": f"sha256:{os.urandom(32).hex()}", "names": [], "pulled": []}
+        self._state.keep(empty, [full_name(arguments[1])])
+        print(empty["id"])
+
+    def _push(self, arguments: list[str]) -> None:
+        from tests import recorded_push  # slow to import
+
+        options, (name,) = self._parse("push", arguments)
+        image = self._find(name)
+        descriptor = image["descriptor"]
+        if "--platform" in options and descriptor["mediaType"] in INDEXES:
+            descriptor = self._of_platform(image, name, options["--platform"])["descriptor"]
+        try:
+            recorded_push.push(image["archive"], descriptor, name)
+        except recorded_push.NotPushed as error:
+            raise _Failure(str(error)) from None
+
+    def _context(self, arguments: list[str]) -> None:
+        if arguments != ["inspect", "--format", "{{.Endpoints.docker.Host}}"]:
+            raise _not_recorded(f"context {arguments}")
+        print("unix:///var/run/docker.sock")
 
     def _not_in_registry(self, name: str) -> _Failure:
         unknown = "manifest unknown: manifest unknown"

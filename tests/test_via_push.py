@@ -21,9 +21,11 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from tests import images
+from tests import images, odd
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Daemon, Engine, Podman
+from tests.recorded import RecordedEngine
+from tests.test_engines import ARCHIVES, CONTAINERD
 from tests.test_failures import (
     DockerThat,
     cached,
@@ -589,3 +591,100 @@ def test_what_was_sent_before_a_kill_is_not_sent_again(
     sandbox.clear_requests()
     pushed(run("--project-uuid", project, "--via-push", image.name))
     assert sum(sent(sandbox)) < 40 * MIB - before + 12 * MIB
+
+
+# Docker's containerd image store, which pushes large images by default
+
+
+@pytest.mark.parametrize("profile", CONTAINERD)
+@pytest.mark.parametrize("universal", ["--universal", "--no-universal"])
+def test_containerd_pushes_the_same_as_it_saves(
+    cluster: Cluster, project: str, run: Command, tmp_path: Path, profile: str, universal: str
+) -> None:
+    engine = RecordedEngine(profile, tmp_path / "engine")
+    archives = sorted(ARCHIVES.glob(f"{profile}-*-byname.tar"))
+    for number, path in enumerate(archives):
+        name = f"akd/pushed:{number}"
+        engine.add(path, name)
+        words = ("--project-uuid", project, universal, name)
+        engine.calls()
+        by_pushing = pushed(run("--via-push", *words, env=engine.environment))
+        assert ways(engine) == {"push"}
+        by_saving = stored(run("--no-via-push", "--force", *words, env=engine.environment))
+        assert ways(engine) == {"save"}
+        assert content(cluster, by_pushing) == content(cluster, by_saving)
+        shown = json.loads(engine.answer("image", "inspect", name).stdout)[0]
+        assert shown["RepoTags"] == [name]
+
+
+def ways(engine: RecordedEngine) -> set[str]:
+    """How images were taken from it."""
+    return {call.split()[1] for call in engine.calls()} & {"push", "save"}
+
+
+@pytest.mark.parametrize("profile", CONTAINERD)
+def test_containerd_pushes_only_what_arvados_lacks(
+    sandbox: Sandbox, project: str, run: Command, tmp_path: Path, profile: str
+) -> None:
+    """Also to a machine that has never seen the blobs, where they are not compressed."""
+    engine = RecordedEngine(profile, tmp_path / "engine")
+    engine.add(ARCHIVES / f"{profile}-built-byname.tar", "akd/pushed:1")
+    words = ("--project-uuid", project, "--via-push", "akd/pushed:1")
+    pushed(run(*words, env=engine.environment))
+    sandbox.clear_requests()
+    pushed(run("--no-universal", *words, env=engine.environment))
+    assert sum(sent(sandbox)) < 10_000  # the documents
+
+
+def test_an_incomplete_image_is_told_as_when_it_is_saved(project: str, run: Command, tmp_path: Path) -> None:
+    engine = RecordedEngine("docker29-containerd", tmp_path / "engine")
+    engine.add(ARCHIVES / "docker29-containerd-incomplete.tar", "akd/pushed:1")
+    words = ("--project-uuid", project, "akd/pushed:1")
+    one, other = (run(way, *words, env=engine.environment) for way in ("--via-push", "--no-via-push"))
+    assert one.status == other.status == 4
+    assert one.stderr.splitlines()[-2:] == other.stderr.splitlines()[-2:]
+    assert SAVES in one.stderr
+
+
+@pytest.mark.parametrize(
+    ("mebibytes", "words", "more", "way"),
+    [
+        (20, (), {}, "push"),
+        (20, ("--no-via-push",), {}, "save"),
+        (20, (), {"ARV_KEEPDOCKER_VIA_PUSH": "0"}, "save"),
+        (20, ("--images-from", "-"), {}, "save"),
+        (20, ("--via-arv-put",), {}, "save"),
+        (20, (), {"DOCKER_HOST": "tcp://192.0.2.1:2375"}, "save"),
+        (10, (), {}, "save"),
+        (10, (), {"ARV_KEEPDOCKER_VIA_PUSH": "1"}, "push"),
+    ],
+)
+def test_what_containerd_pushes_by_default(
+    project: str,
+    run: Command,
+    tmp_path: Path,
+    mebibytes: int,
+    words: tuple[str, ...],
+    more: dict[str, str],
+    way: str,
+) -> None:
+    image = odd.blobs([odd.tar([("random", os.urandom(mebibytes * MIB))])], compress=lambda data: data)
+    name = odd.descriptor(image.manifest, odd.MANIFEST, annotations={odd.FULL_NAME: "docker.io/akd/pushed:1"})
+    archive = tmp_path / "archive.tar"
+    archive.write_bytes(odd.layout([name], *image.blobs, listing=odd.listing(image, "akd/pushed:1")))
+    engine = RecordedEngine("docker29-containerd", tmp_path / "engine")
+    engine.add(archive)
+    given = () if "--images-from" in words else ("akd/pushed:1",)
+    result = run("--project-uuid", project, *words, *given, input="akd/pushed:1", env={**engine.environment, **more})
+    assert result.status == 0, result.stderr
+    assert ways(engine) == {way}
+
+
+def test_a_classic_store_saves_by_default(
+    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+) -> None:
+    is_containerd = "io.containerd.snapshotter" in engine.docker("info", "--format", "{{.DriverStatus}}")
+    image = images.build(engine.host, layers=layers(20))
+    said = tmp_path / "said"
+    stored(run("--project-uuid", project, image.name, env=docker_that(f'echo "$2" >> {said}; real "$@"')))
+    assert {"push", "save"} & {*said.read_text().split()} == {"push" if is_containerd else "save"}

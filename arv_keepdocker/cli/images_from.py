@@ -91,7 +91,10 @@ def _request(options: argparse.Namespace, common: Request, image: str) -> Reques
         if len(words) > 2 or len(image) > _LONGEST_LINE:
             raise UsageError(f"this line is no {form}")
         reference = make_reference(options, words[0], words[1] if words[1:] else None) if words else None
-        return replace(common, sought=Sought.parse(source[0]) if source else None, reference=reference)
+        # Pushes come one at a time, which is faster than saving only where somebody knows that.
+        pushes = bool(common.via_push)
+        sought = Sought.parse(source[0]) if source else None
+        return replace(common, sought=sought, reference=reference, via_push=pushes)
     except UsageError as error:
         return error
 

@@ -227,7 +227,7 @@ def _add_transfer_options(group: argparse._ArgumentGroup) -> None:
         "--via-push",
         action=argparse.BooleanOptionalAction,
         help="let the engine push the image to this program, which takes only the layers that Arvados lacks, instead "
-        f"of saving all of it (default: save it, unless ${VIA_PUSH} says otherwise)",
+        f"of saving all of it (default: large images of Docker's containerd store, unless ${VIA_PUSH} says otherwise)",
     )
     group.add_argument(
         "--via-arv-put", action="store_true", help="save the image to the cache directory and upload it with arv-put"
