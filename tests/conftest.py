@@ -57,11 +57,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Those that need no engine; of a table of runs of the command only the first row, since each takes a while."""
+    """Those that need no engine and do not take long; of a table of runs of the command only the first row."""
     chosen: dict[str, pytest.Item] = {}
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        if _ENGINES.isdisjoint(fixtures):
+        if _ENGINES.isdisjoint(fixtures) and item.get_closest_marker("long") is None:
             chosen.setdefault(item.nodeid.partition("[")[0] if "_command" in fixtures else item.nodeid, item)
     return set(chosen.values())
 
