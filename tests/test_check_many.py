@@ -143,6 +143,20 @@ def test_a_stopped_check_goes_on(
     assert [values["verdict"] for values in found] == ["broken", "good", "good"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(
+    three: list[tuple[images.Image, str]], project: str, run: Command, sandbox: Sandbox, number: signal.Signals
+) -> None:
+    sandbox.fault("delay", service="keep", method="GET", times=None, seconds=60)
+    process = run.start("--project-uuid", project, "--dry-run", "--from-arvados", three[0][1])
+    while not sandbox.faults()[0]["struck"]:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (128 + number, "")
+    assert "The same command goes on" in err
+
+
 @pytest.mark.parametrize("options", [("--no-resume",), ("--no-cache",)])
 def test_notes_that_are_not_wanted(
     three: list[tuple[images.Image, str]],

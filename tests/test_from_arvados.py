@@ -14,7 +14,7 @@ import pytest
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.canonical import archive_of
-from tests.conftest import Cluster, Command, stored
+from tests.conftest import Cluster, Command, container_request, image_run_for, stored
 from tests.recorded import PROFILES, RecordedEngine
 from tests.test_archive import FACTS, FIXTURES
 
@@ -200,3 +200,18 @@ def test_old_links_are_removed_by_the_command_that_is_shown(
     subprocess.run(shlex.split(command), env=run.environment, check=True)
     assert links_to(cluster, old) == []
     assert collection(cluster, old)
+
+
+def test_a_node_finds_what_was_mended(
+    upstream_stored: Upstream, project: str, run: Command, cluster: Cluster, sandbox: Sandbox
+) -> None:
+    old, name = upstream_stored("docker29-containerd", "solo")
+    api = cluster.api()
+    assert image_run_for(api, name, project) == content(cluster, old)
+    new = stored(run("--project-uuid", project, "--from-arvados", name))
+    assert image_run_for(api, name, project) == content(cluster, new)
+    request = container_request(content(cluster, new), owner_uuid=project)
+    assert api.container_requests().create(body=request).execute()["container_uuid"]
+    properties = {key: link["properties"] for link in links_to(cluster, new) for key in [link["link_class"]]}
+    assert properties[HASH]["arv:universal"] is True
+    assert properties[HASH]["arv:engine_image_id"] in names_of(cluster, old)

@@ -50,9 +50,8 @@ FILES: Mapping[str, str] = {
     "/etc/docker/certs.d": "certificates of registries, each in a directory HOST:PORT; also "
     "`/etc/containers/certs.d` and `~/.config/containers/certs.d`",
     "~/.cache/arvados/docker": "notes of what was sent, with which an interrupted upload resumes, and locks that let "
-    "one run at a time store an image; notes of what a check that was stopped has found whole, which are used for a day; "
-    "with `--via-arv-put`, the image while it is uploaded. What dead runs leave "
-    "there is removed after a week",
+    "one run at a time store an image; notes of what a check that was stopped has found whole, which are used for a "
+    "day; with `--via-arv-put`, the image while it is uploaded. What dead runs leave there is removed after a week",
 }
 
 EXAMPLES: Sequence[tuple[str, str]] = (
@@ -152,12 +151,12 @@ DESCRIPTION: Sequence[str] = (
     "With IMAGE, the image is looked for in the container engine and in Arvados, uploaded if Arvados does not have it, "
     "and recorded under its name. The UUID of its collection is printed on stdout; everything else is on stderr. "
     "Layers that Arvados has are not sent again, and an interrupted upload resumes when the same command is run again.",
-    "With `--from-arvados` SOURCE, the image comes from Arvados itself: SOURCE is a name, an id, a collection's UUID or a "
-    "portable data hash, and IMAGE [TAG] the name that it gets, by default all that it has. An image in the canonical form "
-    "is not read: only names are added, or it is copied into the project. Any other is read from Keep, checked, and stored "
-    "anew under an id that compute nodes find; its old links stay. With `--dry-run` every block and layer is read, and the "
-    "verdict is printed: `good`; `incomplete`, if names or a copy in the project are missing; `mendable`, if it would be "
-    "stored anew; or `broken`, with each fault.",
+    "With `--from-arvados` SOURCE, the image comes from Arvados itself: SOURCE is a name, an id, a collection's "
+    "UUID or a portable data hash, and IMAGE [TAG] the name that it gets, by default all that it has. An image in "
+    "the canonical form is not read: only names are added, or it is copied into the project. Any other is read from"
+    " Keep, checked, and stored anew under an id that compute nodes find; its old links stay. With `--dry-run` "
+    "every block and layer is read, and the verdict is printed: `good`; `incomplete`, if names or a copy in the "
+    "project are missing; `mendable`, if it would be stored anew; or `broken`, with each fault.",
     "With the word `images`, or with no IMAGE and no options but those for listing, the images in Arvados are listed, "
     "the most preferred first: of several with one name, the first is what a workflow runs in. `images` NAME lists "
     "those of exactly that name, or if there are none, those whose id begins with NAME.",

@@ -207,6 +207,8 @@ def _stops_explained(options: argparse.Namespace) -> Iterator[None]:
         yield
     except BaseException as error:
         stop = _interruption(error)
-        if stop is not None and options.resume and options.use_cache and not options.force and not options.dry_run:
+        checks = options.from_arvados is not None and options.dry_run
+        writes = not options.force and not options.dry_run
+        if stop is not None and options.resume and options.use_cache and (checks or writes):
             stop.hint = "The same command goes on where this one has stopped."
         raise
