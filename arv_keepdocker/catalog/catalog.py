@@ -29,12 +29,12 @@ _MANIFESTS = 500
 _OF_ALL = 50
 """Newest images of all repositories, which may have the same base."""
 
-Is = Callable[[Record], bool]
-"""Whether a collection that holds the image will do."""
+Accepts = Callable[[Record], bool]
+"""Decides whether a collection that holds the image may be used."""
 
 
-def any_one(record: Record) -> bool:
-    """Any collection will do."""
+def accept_any(record: Record) -> bool:
+    """Use any collection."""
     return True
 
 
@@ -93,11 +93,13 @@ class Catalog:
             raise ImageNotFoundError(f"Arvados has {name} for {has}", f"Choose it with --platform {known[0]}.")
         return None
 
-    def plan_reuse(self, entry: CatalogEntry, known: StoredImage | None = None, is_right: Is = any_one) -> Plan | None:
-        """What to make so that an image that Arvados already has is one of the project's own; nothing is uploaded.
+    def plan_reuse(
+        self, entry: CatalogEntry, known: StoredImage | None = None, accepts: Accepts = accept_any
+    ) -> Plan | None:
+        """The plan to give the project an image that Arvados has, without uploading anything.
 
-        None if there is no image of that id to be read, or none that `is_right`; `known` is one that may lack the link
-        with its id.
+        None if the user can read no image with this id that `accepts` accepts. `known` is an image that may lack the
+        link with its id.
         """
         images = [*stored_images.by_hash_link(self.client, entry.image_id), *([known] if known is not None else [])]
         if entry.universal:
@@ -105,7 +107,7 @@ class Catalog:
         images.sort(key=lambda image: image.owner != entry.project)  # stable: keeps the preference
         for image in images:
             record = self._collection(image.collection)
-            if record is not None and _holds(record, entry, is_right):
+            if record is not None and _holds(record, entry, accepts):
                 break
         else:
             return None
@@ -118,8 +120,8 @@ class Catalog:
         uuid = str(made["uuid"]) if made is not None else None
         return self._plan(entry, uuid, record, original=record, same=same)
 
-    def use(self, entry: CatalogEntry, record: Record) -> Plan:
-        """What to make so that the image in this very collection, or a copy of it, is one of the project's own."""
+    def plan_reuse_of(self, entry: CatalogEntry, record: Record) -> Plan:
+        """The plan to give the project the image in this collection: the collection itself, or a copy of it."""
         if record.get("owner_uuid") == entry.project:
             return self._plan(entry, str(record["uuid"]), record)
         copies = [str(copy["uuid"]) for copy in with_content(self.client, entry.project, record["portable_data_hash"])]
@@ -143,11 +145,11 @@ class Catalog:
         ]
         return list(dict.fromkeys(wanted))
 
-    def plan_completion(self, entry: CatalogEntry, is_right: Is = any_one) -> Plan | None:
+    def plan_completion(self, entry: CatalogEntry, accepts: Accepts = accept_any) -> Plan | None:
         """The plan to complete a collection that a run left in the project without links; None if there is none."""
         for uuid in self._unfinished(entry):
             record = self._collection(uuid)
-            if record is not None and _holds(record, entry, is_right):
+            if record is not None and _holds(record, entry, accepts):
                 return self.plan_recording(uuid, entry)
         return None
 
@@ -261,8 +263,8 @@ class Catalog:
         return list(dict.fromkeys(found))
 
 
-def _holds(record: Record, entry: CatalogEntry, is_right: Is) -> bool:
-    return image_id_in(record["manifest_text"]) == entry.image_id and is_right(record)
+def _holds(record: Record, entry: CatalogEntry, accepts: Accepts) -> bool:
+    return image_id_in(record["manifest_text"]) == entry.image_id and accepts(record)
 
 
 def _says(link: Record, wanted: tuple[str, str], entry: CatalogEntry) -> bool:

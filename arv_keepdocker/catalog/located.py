@@ -1,4 +1,4 @@
-"""Where Arvados has an image that the user names by a name, an id, a collection's UUID or a portable data hash."""
+"""Finds the collection of an image given by a name, an id, a collection's UUID or a portable data hash."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,18 +25,18 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Sought:
-    """What the user names; one of `uuid`, `content` and `reference` is there."""
+    """How the user refers to an image in Arvados; one of `uuid`, `content` and `reference` is set."""
 
     text: str
     uuid: str | None = None
-    """A collection's."""
+    """A collection's UUID."""
     content: str | None = None
     """A portable data hash."""
     reference: Reference | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Sought":
-        """Raises UsageError for what is nothing of all that."""
+        """Parse SOURCE. Raises UsageError if it is none of these."""
         if _UUID.fullmatch(text):
             return cls(text, uuid=text)
         if content := _CONTENT.fullmatch(text):
@@ -48,15 +48,15 @@ class Sought:
 
 @dataclass(frozen=True)
 class Located:
-    """A collection that may hold the image, and the links that say so."""
+    """A collection that may hold the image, and its links."""
 
     record: Record
     links: Sequence[Record]
-    """Those that the user may read and that say an id or a name, the oldest first."""
+    """The readable links that give it an id or a name, the oldest first."""
 
     @property
     def uuid(self) -> str:
-        """The collection's, or its portable data hash where that is all that is known."""
+        """The collection's UUID, or its portable data hash if only that is known."""
         return str(self.record["uuid"])
 
     @property
@@ -70,12 +70,12 @@ class Located:
 
     @property
     def owner(self) -> str | None:
-        """None where that is not told."""
+        """UUID of the collection's owner, if known."""
         return self.record.get("owner_uuid") or None
 
     @property
     def image_id(self) -> str | None:
-        """That the file is named for."""
+        """The id in the name of the collection's file."""
         return image_id_in(self.record["manifest_text"])
 
     @property
@@ -84,13 +84,13 @@ class Located:
 
     @property
     def by_id(self) -> Link | None:
-        """The link that says the id of the file, the oldest if there are several."""
+        """The oldest link with the id in the file's name."""
         links = [link for link in self.links if link["link_class"] == HASH_LINK and link["name"] == self.image_id]
         return Link.of(links[0]) if links else None
 
 
 def load(client: Snapshot, wanted: Iterable[Sought], names: Iterable[str] = ()) -> None:
-    """Read what is known of all of them, and of other names, at once. Raises ArvadosError."""
+    """Read the records of all these images, and of other `names`, at once. Raises ArvadosError."""
     found = list(wanted)
     references = [each.reference for each in found if each.reference is not None]
     words = [word for each in references for word in (each.name, each.id_prefix) if word is not None]
@@ -100,7 +100,7 @@ def load(client: Snapshot, wanted: Iterable[Sought], names: Iterable[str] = ()) 
 
 
 def locate(client: Snapshot, sought: Sought, project: str, platform: Platform | None = None) -> Located:
-    """The collection that is meant, of several the one that Arvados prefers.
+    """The collection that SOURCE means; of several, the one that Arvados prefers.
 
     Raises ImageNotFoundError or ArvadosError.
     """
@@ -152,7 +152,7 @@ def _with_content(client: Snapshot, content: str, project: str) -> Located:
 
 
 def _best(client: Snapshot, records: Sequence[Record], project: str) -> Located:
-    """Of collections with the same content the project's own, with the links to all of them."""
+    """The best of collections with the same content, the project's own if possible, with the links to all of them."""
     found = [_located(client, record) for record in records]
     best = max(found, key=lambda each: (each.by_id is not None, each.owner == project))
     links = {link["uuid"]: link for each in (best, *found) for link in each.links}

@@ -1,4 +1,4 @@
-"""What is printed of images in Arvados that were checked."""
+"""The commands that check images in Arvados, and print the verdicts."""
 
 import argparse
 import json

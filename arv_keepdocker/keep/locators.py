@@ -51,10 +51,7 @@ class Piece:
 
 
 def files(manifest_text: str) -> dict[str, list[Piece]]:
-    """The files of a collection, by path, and what each consists of (see Arvados: Keep manifest format).
-
-    Raises ValueError for what is no manifest.
-    """
+    """The files of a manifest, by path, with the pieces of each. Raises ValueError if it is not a manifest."""
     found: dict[str, list[Piece]] = {}
     for line in manifest_text.splitlines():
         stream, *words = line.split(" ")

@@ -1,7 +1,7 @@
-"""The check of images that Arvados has: what is wrong with them, and what storing them anew would write.
+"""Checks an image in Arvados: what is wrong with it, and what storing it anew would write.
 
-Everything is read: every block, every layer. What is canonical is read block by block, anything else as an archive. An
-image that cannot run anywhere has faults; what can be mended, or is only missing, has findings and steps.
+Every block and every layer is read: block by block in a canonical archive, or else as an archive. An image that cannot
+run anywhere has faults; one that can be mended, or only lacks records, has findings and steps.
 """
 
 import time
@@ -17,51 +17,51 @@ from ..images import configuration
 from ..images.canonical import Arrangement, arrange
 from ..images.layers import NoSink
 from ..images.platform import Platform
-from ..keep.checks import key_of
+from ..keep.check_journal import key_of
 from ..keep.locators import block_key, block_key_of, block_size, blocks_of_one_file, files
 from ..sources.arvados import ArvadosSource, BlockError
 from ..store.checking import Checking
 from .found_image import FoundImage
 from .from_arvados import as_archive, find, looking
-from .in_arvados import is_remote, last_block, structure
+from .inspect_stored import is_remote, last_block, structure_problems
 from .lookup import look_up_id
 from .request import Request, Tools
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What only reading an image tells."""
+    """What reading the image has shown."""
 
     faults: Sequence[str] = ()
     """Why it cannot run anywhere."""
     findings: Sequence[str] = ()
-    """What else is not as it should be."""
+    """What else is wrong."""
     image_id: str | None = None
-    """The id that it has, or would have if it were stored anew."""
+    """The id that it has, or would get if stored anew."""
     form: str | None = None
     """`plain` or `universal`, if it is in the canonical form."""
     universal: bool = False
     in_place: bool = False
-    """Whether it is in the form that is wanted."""
+    """Whether it is in the wanted form."""
     engine_id: str | None = None
     platform: str | None = None
     created: str | None = None
     names: Sequence[str] = ()
-    """Those that the archive has for it."""
+    """The names in the archive."""
     end: str | None = None
-    """The last block of the archive that would be stored, as `md5+size`, and so all of it."""
+    """The last block (`md5+size`) of the archive that would be stored, which identifies the archive."""
     layers: Sequence[Sequence[Any]] = ()
     """The diff ids and sizes, base first."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What has come of the check of one image."""
+    """The result of the check of one image."""
 
     located: Located
     facts: Facts
     names: Sequence[str]
-    """Those that it has, or would get."""
+    """The names that it has, or would get."""
     steps: Sequence[str] = ()
     """What would be written."""
     seconds: float = 0.0
@@ -83,7 +83,7 @@ class Verdict:
 
 
 def locate_image(request: Request, project: str, tools: Tools) -> Located:
-    """The collection that is to be checked. Raises ImageNotFoundError or ArvadosError."""
+    """The collection to check. Raises ImageNotFoundError or ArvadosError."""
     return find(request, project, looking(tools))
 
 
@@ -91,7 +91,7 @@ def check(located: Located, request: Request, project: str, tools: Tools, checki
     """Read the image, and say what is wrong with it. Raises ArvadosError, and ArchiveError for another platform."""
     started = time.monotonic()
     tools = looking(tools)
-    wrong = structure(located, project)
+    wrong = structure_problems(located, project)
     if len(_files(located)) != 1:
         return Verdict(located, Facts(wrong), located.names)
     words = [located.content, str(located.image_id), str(request.universal), str(request.platform)]
@@ -214,8 +214,8 @@ def _findings(recorded: str | None, image_id: str, by_manifest: bool, canonical:
 
 
 def _steps(found: FoundImage, facts: Facts, names: Sequence[str], request: Request, tools: Tools) -> list[str]:
-    """What storing it would write."""
-    located = found.in_arvados
+    """What storing it would write, in words."""
+    located = found.located
     assert located is not None
     catalog, entry = tools.catalog, found.entry
     entry = replace(entry, image_id=str(facts.image_id), universal=facts.universal)
@@ -224,10 +224,10 @@ def _steps(found: FoundImage, facts: Facts, names: Sequence[str], request: Reque
         return catalog.plan_new(entry).steps
     if facts.in_place:
         properties = located.by_id.properties if located.by_id is not None else {}
-        return catalog.use(replace(entry, link_properties=properties), located.record).steps
+        return catalog.plan_reuse_of(replace(entry, link_properties=properties), located.record).steps
     if facts.engine_id is not None:
         entry = replace(entry, engine_id=facts.engine_id, platform=Platform.recorded(facts.platform))
-    plan = look_up_id(_made(entry, facts), request, catalog, is_right=lambda record: _ends(record, facts))
+    plan = look_up_id(_made(entry, facts), request, catalog, accepts=lambda record: _ends(record, facts))
     return (plan or catalog.plan_new(entry)).steps
 
 
@@ -236,6 +236,6 @@ def _made(entry: CatalogEntry, facts: Facts) -> CatalogEntry:
 
 
 def _ends(record: Record, facts: Facts) -> bool:
-    """Whether a collection has just the archive that would be stored: its last block names all that is before."""
+    """Whether the collection holds exactly the archive that would be stored: its last block tells."""
     blocks = blocks_of_one_file(record["manifest_text"])
     return bool(blocks) and block_key(blocks[-1]) == facts.end and block_size(blocks[-1]) > 0

@@ -1,6 +1,6 @@
-"""The check of one image or of many: one look at Arvados for all, and what they share is read once.
+"""Checks one image or many: Arvados is asked once for all of them, and what they share is read once.
 
-When a run is stopped, what it has found whole is not read again by the next one that has notes of it.
+If a run is stopped, the next one does not read again what is noted as intact.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..catalog.located import Located, load
 from ..errors import ArvadosError, CacheError, KeepdockerError
-from ..keep.checks import Checks
+from ..keep.check_journal import CheckJournal
 from ..keep.journal import Journal
 from ..parallel import in_order, side_by_side
 from ..store import arv_put
@@ -22,29 +22,29 @@ from .from_arvados import looking, snapshot_of
 from .request import Request, Tools
 
 _AT_ONCE = 2
-"""How many images are read at a time: each takes the memory of two blocks."""
+"""Images to read at a time: each takes the memory of two blocks."""
 
 Result = Verdict | KeepdockerError
 
 
 def check_images(requests: Sequence[Request | KeepdockerError], tools: Tools) -> Iterator[Result]:
-    """The verdicts, in the order of the requests, which differ only in what they ask for.
+    """Yield the verdicts in the order of the requests, which differ only in the image.
 
-    An error in the place of a request is its result. Raises a KeepdockerError for what no image can be checked without.
+    An error in place of a request is its result. Raises a KeepdockerError if no image can be checked at all.
     """
     errors: dict[int, Result] = {n: each for n, each in enumerate(requests) if isinstance(each, KeepdockerError)}
     wanted = {number: each for number, each in enumerate(requests) if isinstance(each, Request)}
-    arriving = _Run(wanted, tools).results() if wanted else iter(())
+    arriving = _Pipeline(wanted, tools).results() if wanted else iter(())
     return in_order(len(requests), errors, arriving)
 
 
-class _Run:
+class _Pipeline:
     def __init__(self, requests: Mapping[int, Request], tools: Tools) -> None:
         self._requests = requests
         self._tools = looking(tools)
         self._first = next(iter(requests.values()))
         self._project = tools.catalog.projects.resolve(self._first.project)
-        self._checks = Checks(self._file(), self._first.resume)
+        self._checks = CheckJournal(self._file(), self._first.resume)
         self._checking = Checking(block_checker(tools.catalog.client), self._checks)
         self._unclear = False
 
@@ -82,12 +82,12 @@ class _Run:
             yield number, error
 
     def _file(self) -> Path | None:
-        """Where the notes are; None if there are to be none, or if the cache directory cannot be used."""
+        """The path of the check journal; None if there is none, or the cache directory cannot be used."""
         client = self._tools.catalog.client
         with suppress(CacheError):
             if self._first.remember:
                 self._tools.cache.remove_leftovers()
-                return self._tools.cache.path / Checks.filename(
+                return self._tools.cache.path / CheckJournal.filename(
                     Journal.filename(client.uuid_prefix, client.api.api_token)
                 )
         return None

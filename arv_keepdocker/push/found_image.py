@@ -65,7 +65,7 @@ class FoundImage:
     """Whether to record the source's other digests, too, since an engine may know the image by them."""
     in_place: Callable[[], Plan] | None = None
     """For what Arvados has as it is wanted: what is missing to it, so that it need not be read."""
-    in_arvados: Located | None = None
+    located: Located | None = None
     """Where it comes from, if that is Arvados: it is stored again unless Arvados has it in just the same archive."""
     manifests: Sequence["StoredManifest"] = ()
     """Of canonical archives in Arvados that have layers of it."""

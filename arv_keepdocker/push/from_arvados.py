@@ -16,7 +16,7 @@ from ..keep.locators import files
 from ..sources.arvados import ArvadosSource, Get
 from ..store.block_reader import block_checker
 from .found_image import FoundImage
-from .in_arvados import Form, is_remote, known_form, removal, structure, wrong_links
+from .inspect_stored import Form, is_remote, known_form, removal_command, structure_problems, wrong_links
 from .request import Request, Tools
 
 
@@ -27,9 +27,9 @@ def find_in_arvados(request: Request, project: str, tools: Tools) -> FoundImage:
     """
     tools = looking(tools)
     located = find(request, project, tools)
-    if problems := structure(located, project):
+    if problems := structure_problems(located, project):
         wrong = [str(link["uuid"]) for link in wrong_links(located, project)]
-        hint = f"If the file is right, remove the wrong links: {removal(wrong, tools)}" if wrong else None
+        hint = f"If the file is right, remove the wrong links: {removal_command(wrong, tools)}" if wrong else None
         raise ArchiveError("; ".join(problems), hint)
     get = block_checker(tools.catalog.client)
     found = as_archive(located, request, project, get)
@@ -83,7 +83,7 @@ def as_archive(located: Located, request: Request, project: str, get: Get) -> Fo
         lambda: ArvadosSource(f"collection {located.uuid}", pieces, located.image_id, get, plain),
         Selection(entry.name, request.platform),
         takes_names=not names,
-        in_arvados=located,
+        located=located,
     )
 
 
@@ -98,7 +98,9 @@ def _in_place(found: FoundImage, located: Located, form: Form, request: Request,
         entry = replace(entry, link_properties={**located.by_id.properties, **entry.own_link_properties})
     else:
         entry = entry.with_timestamp(about.created if about is not None else None)
-    return replace(found, entry=entry, takes_names=False, in_place=partial(tools.catalog.use, entry, located.record))
+    return replace(
+        found, entry=entry, takes_names=False, in_place=partial(tools.catalog.plan_reuse_of, entry, located.record)
+    )
 
 
 def _manifest(located: Located, tools: Tools) -> StoredManifest:

@@ -84,7 +84,7 @@ class Groups:
         keys = set(found.digests)
         if self._file is not None:
             keys.add(self._file.what)
-        if found.in_arvados is not None and found.in_place is None:
+        if found.located is not None and found.in_place is None:
             keys.add(_IN_ARVADOS)  # which layers they have is not known before they are read
         if found.in_engine is not None:
             keys.update(found.in_engine.diff_ids)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..catalog.catalog import Catalog, Is, any_one
+from ..catalog.catalog import Accepts, Catalog, accept_any
 from ..catalog.entry import CatalogEntry
 from ..catalog.plan import Plan
 from ..catalog.stored_images import StoredImage
@@ -29,15 +29,19 @@ def look_up(found: FoundImage, request: Request, catalog: Catalog, incomplete: b
 
 
 def look_up_id(
-    entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None = None, is_right: Is = any_one
+    entry: CatalogEntry,
+    request: Request,
+    catalog: Catalog,
+    stored: StoredImage | None = None,
+    accepts: Accepts = accept_any,
 ) -> Plan | None:
-    """The image that Arvados has under an id that is certain, also one that a run which died has left incomplete.
+    """The plan to use the image in Arvados that has this id, even if a run that died has left it incomplete.
 
-    `stored` is one that may lack the link for its id. Only collections count that are `is_right`.
+    `stored` is an image that may lack the link for its id. Only collections that `accepts` accepts are used.
     """
     if request.force:
         return None
-    return catalog.plan_reuse(entry, stored, is_right) or catalog.plan_completion(entry, is_right)
+    return catalog.plan_reuse(entry, stored, accepts) or catalog.plan_completion(entry, accepts)
 
 
 def _adopted(entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None) -> Plan | None:

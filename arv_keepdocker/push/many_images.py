@@ -19,7 +19,7 @@ from ..keep.run_lock import RunLock
 from ..parallel import in_order, side_by_side
 from ..store.content import Content
 from ..terminal.image_display import ImageDisplay
-from . import checks
+from . import preconditions
 from .found_image import FoundImage
 from .groups import Groups
 from .lookup import look_up
@@ -117,7 +117,7 @@ class _Pipeline:
         """The image in its source; if that is an archive, with its id."""
         request = self._requests[number]
         self._started[number] = time.monotonic()
-        checks.check_names([request.name])
+        preconditions.check_names([request.name])
         tools = replace(self._tools[number], catalog=self._looking)
         return self._groups.identified(find_image(request, self._project, tools))
 
@@ -154,7 +154,7 @@ class _Pipeline:
         plan = look_up(found, request, self._looking, incomplete=False)
         if plan is None or plan.steps or plan.record is None:
             return None
-        checks.warn_of_found(found, request, tools)
+        preconditions.warn_of_found(found, request, tools)
         outcome = Outcome(plan, plan.source, Content.of(plan.record), time.monotonic() - self._started[number])
         if not request.dry_run:
             report(outcome, tools)

@@ -51,7 +51,7 @@ class Request:
     dry_run: bool = False
     """Write nothing to Arvados."""
     via_push: bool | None = None
-    """Whether the engine pushes the image instead of saving it; None is the default, to save it."""
+    """Whether the engine pushes the image instead of saving it; None leaves that to the engine's kind of store."""
     via_arv_put: bool = False
     put_arguments: Sequence[str] = ()
     """Options for arv-put."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from ..catalog import workbench
 from ..catalog.arvados_errors import ArvadosRefusedError
-from ..catalog.catalog import any_one
+from ..catalog.catalog import accept_any
 from ..catalog.plan import Action, Plan
 from ..keep.run_lock import RunLock
 from ..store.content import Content
-from . import checks
+from . import preconditions
 from .found_image import FoundImage, Lookup
 from .lookup import look_up, look_up_id
 from .request import Outcome, Request, Tools
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # not needed for an image that is there already
 def push(request: Request, tools: Tools) -> Outcome:
     """Store the image in Arvados unless Arvados has it. Raises a KeepdockerError."""
     start = time.monotonic()
-    checks.check_names([request.name])
+    preconditions.check_names([request.name])
     if request.title is not None:
         tools.catalog.check_title(request.title)
     project = tools.catalog.projects.resolve(request.project)
@@ -67,7 +67,7 @@ def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock
     plan = look_up(found, request, tools.catalog)
     if plan is None and found.unavailable is not None:
         raise found.unavailable
-    checks.warn_of_found(found, request, tools)
+    preconditions.warn_of_found(found, request, tools)
     if plan is not None:
         outcome = _carry_out(plan, request, tools)
         if not request.dry_run:
@@ -88,28 +88,28 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
     assert found.source is not None
     source, project, sends = found.source(), found.entry.project, not request.dry_run
     if found.digest is not None:
-        checks.check_storable(project, request, tools)
+        preconditions.check_storable(project, request, tools)
     elif not source.repeatable:
         # It can be read only once, so it is sent meanwhile, unless the project is known not to be writable.
         sends = sends and tools.catalog.projects.why_not_writable(project) is None
     if request.dry_run and found.layers is not None:
         return _predicted_outcome(found, found.layers, request, tools)
     tools.cache.remove_leftovers()
-    universal = found.entry.universal if found.in_arvados is None else request.universal
+    universal = found.entry.universal if found.located is None else request.universal
     uploader = make_uploader(request, tools, not sends, found.manifests)
     with uploader.prepare(source, found.wanted, universal) as upload:
         if source.fetched is not None:
             tools.display.note(f"{source.fetched / (1 << 20):.1f} MiB came from the registry")
-        checks.warn_of_read(upload.image, found, request, tools)
+        preconditions.warn_of_read(upload.image, found, request, tools)
         entry = _complete_entry(found, upload, tools)
         lock.hold(entry.image_id)
         outcome = _record(found, entry, upload, request, tools)
     if found.records_digests and outcome.collection is not None:
         _link_digests(outcome.collection, entry, upload, tools)
-    if found.in_arvados is not None and not request.dry_run:
-        from .in_arvados import tell_of_old_links
+    if found.located is not None and not request.dry_run:
+        from .inspect_stored import tell_of_old_links
 
-        tell_of_old_links(found.in_arvados, outcome, tools, mended=not found.manifests)
+        tell_of_old_links(found.located, outcome, tools, mended=not found.manifests)
     return outcome
 
 
@@ -127,11 +127,11 @@ def _complete_entry(found: FoundImage, upload: "Upload", tools: Tools) -> "Catal
     """The catalog entry, complete now that the image has been read."""
     entry, image = found.entry, upload.image
     name, *further = image.names or [None] if found.takes_names else [entry.name, *entry.further_names]
-    checks.check_names([name, *further])
+    preconditions.check_names([name, *further])
     if name is None and found.takes_names:
         known, tag = (f", only the tag {image.tags[0]}", image.tags[0]) if image.tags else ("", "TAG")
         tools.display.note(f"the archive gives its image no name{known}; to give it one, add IMAGE {tag}")
-    recorded = found.in_arvados.image_id if found.in_arvados is not None else None
+    recorded = found.located.image_id if found.located is not None else None
     if recorded is not None and image.is_by_manifest(recorded):
         entry = replace(entry, engine_id=recorded, platform=image.platform)
     engine_id = entry.engine_id or found.digest
@@ -174,13 +174,13 @@ def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request:
     """Create the collection and its links, unless Arvados turns out to have the image after all."""
     looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
     # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
-    just = upload.content.portable_data_hash if found.in_arvados is not None and upload.content is not None else None
-    is_right = any_one if just is None else lambda record: bool(record["portable_data_hash"] == just)
-    plan = None if looked_up else look_up_id(entry, request, tools.catalog, is_right=is_right)
+    just = upload.content.portable_data_hash if found.located is not None and upload.content is not None else None
+    accepts = accept_any if just is None else lambda record: bool(record["portable_data_hash"] == just)
+    plan = None if looked_up else look_up_id(entry, request, tools.catalog, accepts=accepts)
     if plan is not None:
         return replace(_carry_out(plan, request, tools), content=upload.content)
     if found.digest is None:
-        checks.check_storable(entry.project, request, tools)
+        preconditions.check_storable(entry.project, request, tools)
     plan = tools.catalog.plan_new(entry)
     uuid = upload.store(entry) if not request.dry_run else None
     content = upload.content
@@ -204,4 +204,4 @@ def report(outcome: Outcome, tools: Tools) -> None:
         page = workbench.collection_url(tools.catalog.client, outcome.collection)
         if page is not None:
             tools.display.note(f"see {page}")
-    checks.warn_of_preferred(outcome, tools)
+    preconditions.warn_of_preferred(outcome, tools)

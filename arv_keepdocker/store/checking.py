@@ -1,4 +1,4 @@
-"""Images in Keep, read to see whether they are whole; what several of them share is read once."""
+"""Reads images from Keep to check them; what several images share is read once."""
 
 import hashlib
 import threading
@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..images.canonical import HEADER, Arrangement, Segment, padding, unit_header
-from ..keep.checks import Checks, key_of
+from ..keep.check_journal import CheckJournal, key_of
 from ..keep.locators import Piece, block_key, block_size
 from ..sources.arvados import BlockError, Blocks, Get
 
@@ -16,18 +16,18 @@ Found = TypeVar("Found")
 
 
 class Checking:
-    """What one run has read. May be used by several threads."""
+    """What one run has read. Safe for use in several threads."""
 
-    def __init__(self, get: Get, checks: Checks) -> None:
+    def __init__(self, get: Get, checks: CheckJournal) -> None:
         self._get = get
         self.checks = checks
         self._lock = threading.Lock()
         self._results: dict[str, Future[Any]] = {}
         self.read = 0
-        """Bytes that were read, or need not be read again."""
+        """Bytes read, or known to be intact."""
 
     def get(self, locator: str) -> bytes:
-        """A block, counted."""
+        """Read a block, and count its bytes."""
         data = self._get(locator)
         self.count(len(data))
         return data
@@ -37,7 +37,7 @@ class Checking:
             self.read += size
 
     def once(self, key: str, find: Callable[[], Found]) -> Found:
-        """What `find` returns, which is called once for each key; raises what it has raised."""
+        """The result of `find`, which is called once for each key; raises what it raised."""
         with self._lock:
             first = key not in self._results
             future: Future[Found] = self._results.setdefault(key, Future())
@@ -49,7 +49,7 @@ class Checking:
         return future.result()
 
     def faults(self, arrangement: Arrangement, blocks: Sequence[str]) -> list[str]:
-        """What is wrong with the layers of a canonical archive that consists of these blocks. Raises ArvadosError."""
+        """What is wrong with the layers of a canonical archive with these blocks. Raises ArvadosError."""
         left = list(blocks)
         found: list[str] = []
         for segment in arrangement.segments:
@@ -62,7 +62,7 @@ class Checking:
         return found
 
     def lost(self, blocks: Sequence[str]) -> list[str]:
-        """Which of the blocks Keep does not have as they should be. Raises ArvadosError."""
+        """What is wrong with these blocks in Keep. Raises ArvadosError."""
         problems = [
             self.once(f"block {block_key(block)}", partial(self._problem, block)) for block in dict.fromkeys(blocks)
         ]
@@ -90,7 +90,7 @@ class Checking:
 
 
 def _damaged(segment: Segment, data: Blocks) -> Iterator[str]:
-    """The layers of a run that are not what they should be."""
+    """Messages for the layers of a segment whose digests are wrong."""
     for layer in segment.layers:
         digest = hashlib.sha256()
         header = data.exactly(HEADER)

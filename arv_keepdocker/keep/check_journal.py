@@ -22,34 +22,34 @@ _READ = 64 << 20
 
 
 def key_of(words: Iterable[str]) -> str:
-    """By which it is known what was read: of blocks, and what they should be."""
+    """The key of what was read: a digest of its blocks and of what they should contain."""
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-class Checks:
-    """The file. Without a `path`, or where it cannot be used, a run goes on without it."""
+class CheckJournal:
+    """The journal of a check. Without a `path`, or if the file cannot be used, nothing is noted."""
 
     def __init__(self, path: Path | None, resume: bool = True) -> None:
-        """Without `resume`, what an earlier run has left is forgotten."""
+        """Without `resume`, the notes of an earlier run are dropped."""
         self._path = path
         self._lock = threading.Lock()
         if not resume:
             self.forget()
         self._known: dict[str, Mapping[str, Any]] = dict(self._read())
         self.count = len(self._known)
-        """How much an earlier run has left."""
+        """How many notes an earlier run has left."""
 
     @staticmethod
     def filename(journal: str) -> str:
-        """What the file is called that belongs to a journal's."""
+        """The name of the file that goes with a journal's."""
         return journal.partition(".")[0] + ".checks"
 
     def find(self, key: str) -> Mapping[str, Any] | None:
-        """What was found out, perhaps nothing in particular; None if it was not read."""
+        """The facts noted for a key, which may be empty; None if it was not read."""
         return self._known.get(key)
 
     def add(self, key: str, facts: Mapping[str, Any] | None = None) -> None:
-        """Remember what was found whole."""
+        """Note that this is intact."""
         line = json.dumps({"time": int(time.time()), "key": key, "facts": dict(facts or {})}) + "\n"
         with self._lock, contextlib.suppress(OSError):
             if self._path is not None:
@@ -61,7 +61,7 @@ class Checks:
                     os.close(descriptor)
 
     def forget(self) -> None:
-        """The check has come to its end."""
+        """Remove the file: the check is complete."""
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -1,4 +1,4 @@
-"""What can be told of an image in Arvados without reading its layers, and what to do about links that are wrong."""
+"""Inspects an image in Arvados without reading its layers, and says how to remove wrong links."""
 
 import shlex
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ from .request import Outcome, Request, Tools
 from .uploaders import streaming_uploader
 
 _REMOTE = "+R"
-"""Begins the hint of a locator whose block another cluster has."""
+"""The beginning of the hint in a locator whose block is on another cluster."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What is known of a canonical archive in Arvados."""
+    """The form of a canonical archive in Arvados."""
 
     universal: bool
     arrangement: Arrangement | None = None
-    """None if it was not read, because an earlier run knows it."""
+    """None if it was not read, because the journal knows the archive."""
 
     @property
     def configuration(self) -> Configuration | None:
         return configuration.read(self.arrangement.config) if self.arrangement is not None else None
 
 
-def structure(located: Located, project: str) -> list[str]:
-    """Why the collection cannot be taken for an image, and what says that it is another one."""
+def structure_problems(located: Located, project: str) -> list[str]:
+    """Why the collection is not an image, and which links contradict it; empty if all is well."""
     where = f"collection {located.uuid}"
     try:
         there = files(located.record["manifest_text"])
@@ -50,7 +50,7 @@ def structure(located: Located, project: str) -> list[str]:
 
 
 def wrong_links(located: Located, project: str) -> Sequence[Record]:
-    """The links that say another id than the file, of those that are the collection's owner's or the project's."""
+    """The links of the collection's owner or the project with another id than the file's name."""
     trusted = {located.owner, project}
     links = [link for link in located.links if link["link_class"] == HASH_LINK and link["owner_uuid"] in trusted]
     names = files(located.record["manifest_text"])
@@ -58,7 +58,7 @@ def wrong_links(located: Located, project: str) -> Sequence[Record]:
 
 
 def is_remote(located: Located) -> bool:
-    """Whether another cluster has the blocks, so that they cannot be part of a collection here."""
+    """Whether the blocks are on another cluster, so that a collection here cannot use them."""
     return any(_REMOTE in block for block in located.record["manifest_text"].split())
 
 
@@ -86,7 +86,7 @@ def known_form(located: Located, request: Request, tools: Tools, get: Get) -> Fo
 
 
 def last_block(located: Located, blocks: Sequence[str], get: Get) -> Arrangement | None:
-    """The canonical archive that the blocks are, by the last one; None if they are none."""
+    """The canonical archive in these blocks, according to the last one; None if they are not one."""
     if not blocks or block_size(blocks[-1]) > END_LIMIT:
         return None
     try:
@@ -96,9 +96,9 @@ def last_block(located: Located, blocks: Sequence[str], get: Get) -> Arrangement
 
 
 def tell_of_old_links(located: Located, outcome: Outcome, tools: Tools, mended: bool) -> None:
-    """Say which links still lead to what was stored anew, and how to remove them.
+    """Print which links still point to the old collection, and how to remove them.
 
-    Of what was not `mended`, but is there in another form now, only those of the same names.
+    If the image was not `mended`, but stored in another form, only links with the same names are printed.
     """
     names = {outcome.name, *outcome.plan.entry.further_names}
     links = [link for link in located.links if mended or link["name"] in names]
@@ -108,14 +108,14 @@ def tell_of_old_links(located: Located, outcome: Outcome, tools: Tools, mended: 
     tools.display.note(f"these links to the old collection, {located.uuid}, stay: {said}")
     removable = [str(link["uuid"]) for link in links if _may_remove(link, tools)]
     if removable:
-        tools.display.note(f"to remove {'them' if len(removable) > 1 else 'it'}: {removal(removable, tools)}")
+        tools.display.note(f"to remove {'them' if len(removable) > 1 else 'it'}: {removal_command(removable, tools)}")
     if len(removable) < len(links):
         others = dict.fromkeys(str(link["owner_uuid"]) for link in links if link["uuid"] not in removable)
         tools.display.note(f"who may write to {', '.join(others)} can remove the others")
 
 
-def removal(links: Sequence[str], tools: Tools) -> str:
-    """The command that removes links, by their UUIDs."""
+def removal_command(links: Sequence[str], tools: Tools) -> str:
+    """The command that removes the links with these UUIDs."""
     script = (
         'import arvados; links = arvados.api("v1").links(); '
         f'[links.delete(uuid=uuid).execute() for uuid in "{" ".join(links)}".split()]'
