@@ -18,7 +18,7 @@ from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
 from tests.test_archive import FACTS
-from tests.test_check import BIG, blocks, put, stored_as, writes
+from tests.test_check import BIG, PLAIN, blocks, put, stored_as, writes
 from tests.test_from_arvados import ARCHIVES, archive, collection, content, keep_requests, names_of, new_project
 
 
@@ -69,7 +69,7 @@ def test_a_verdict_for_each(
     assert [values["image"] for values in found] == lines
     assert all(list(values) == list(help_texts.CHECK_KEYS) for values in found)
     assert found[3]["collection_uuid"] == old
-    assert found[3]["findings"] == ["it is not in the canonical form"]
+    assert found[3]["findings"] == ["it is not in the canonical form", PLAIN]
     sandbox.lose_block(own)
     lines = [first.name, missing, "Bad:name", two, "a b c d", third.name]
     sandbox.clear_requests()
@@ -84,7 +84,7 @@ def test_a_verdict_for_each(
     words = ("--project-uuid", project, "--dry-run", "--from-arvados", "--images-from", "-")
     plain = run(*words, input=f"{two}\n{first.name}\n")
     key = own.partition("+A")[0]
-    assert plain.stdout == f"broken {two} {two}: Keep has no block {key}\ngood {one} {first.name}\n"
+    assert plain.stdout == f"broken {two} {two}: Keep has no block {key}; {PLAIN}\ngood {one} {first.name}: {PLAIN}\n"
     assert plain.status == 5
 
 

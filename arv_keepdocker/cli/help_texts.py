@@ -125,7 +125,8 @@ RESULT_KEYS: Mapping[str, str] = {
 CHECK_KEYS: Mapping[str, str] = {
     "image": "SOURCE [IMAGE [TAG]] as it was given",
     "verdict": "`good`; `incomplete` (it can run, and names or a copy in the project are missing); `mendable` (it is "
-    "whole, and without `--dry-run` it would be stored anew); or `broken` (it cannot run anywhere)",
+    "whole, and without `--dry-run` it would be stored anew); `mended` (the same, and that was done already); or "
+    "`broken` (it cannot run anywhere)",
     "faults": "why it is broken, each in words: blocks that Keep does not have, damaged layers, wrong links, ...",
     "findings": "what else is not as it should be, such as an id that only some engines know",
     "would_make": "what would be written to Arvados, each in words",
@@ -156,7 +157,8 @@ DESCRIPTION: Sequence[str] = (
     "the canonical form is not read: only names are added, or it is copied into the project. Any other is read from"
     " Keep, checked, and stored anew under an id that compute nodes find; its old links stay. With `--dry-run` "
     "every block and layer is read, and the verdict is printed: `good`; `incomplete`, if names or a copy in the "
-    "project are missing; `mendable`, if it would be stored anew; or `broken`, with each fault.",
+    "project are missing; `mendable`, if it would be stored anew; `mended`, if that was done already; or `broken`, "
+    "with each fault.",
     "With the word `images`, or with no IMAGE and no options but those for listing, the images in Arvados are listed, "
     "the most preferred first: of several with one name, the first is what a workflow runs in. `images` NAME lists "
     "those of exactly that name, or if there are none, those whose id begins with NAME.",

@@ -14,6 +14,9 @@ from ..terminal.display import escaped
 from . import json_results
 from .results import Result
 
+_STEP = "would make"
+_WORDS = ("good", "mended", "incomplete", "mendable", "broken", "failed")
+
 
 def check_one(options: argparse.Namespace, image: str, request: Request, tools: Tools) -> Result:
     """Check one image. Raises a KeepdockerError if that cannot be done."""
@@ -60,7 +63,7 @@ def check_many(
 def _line(options: argparse.Namespace, image: str, verdict: Verdict) -> str:
     if options.format == "json":
         return json.dumps(json_results.of_verdict(image, verdict)) + "\n"
-    details = "; ".join(said for _, said in _details(verdict))
+    details = "; ".join(f"{kind} {said}" if kind == _STEP else said for kind, said in _details(verdict))
     return f"{_head(image, verdict)}{': ' if details else ''}{details}\n"
 
 
@@ -73,11 +76,11 @@ def _details(verdict: Verdict) -> list[tuple[str, str]]:
     facts = verdict.facts
     details = [("fault", each) for each in facts.faults]
     details += [("finding", each) for each in facts.findings]
-    details += [("would make", each) for each in verdict.steps]
+    details += [(_STEP, each) for each in verdict.steps]
     return [(kind, escaped(said)) for kind, said in details]
 
 
 def _summary(words: Counter[str], seconds: float) -> str:
     count = sum(words.values())
-    parts = [f"{words[word]} {word}" for word in ("good", "incomplete", "mendable", "broken", "failed") if words[word]]
+    parts = [f"{words[word]} {word}" for word in _WORDS if words[word]]
     return f"{count} image{'s' if count != 1 else ''} checked: {', '.join(parts)} ({seconds:.1f} s)"

@@ -27,6 +27,8 @@ from .inspect_stored import is_remote, last_block, structure_problems
 from .lookup import look_up_id
 from .request import Request, Tools
 
+_PLAIN = "Docker's containerd image store does not find it; in the universal form, every engine does"
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -68,12 +70,12 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """`broken`, `mendable`, `incomplete` or `good`."""
+        """`good`, `incomplete`, `mendable`, `mended` or `broken`."""
         if self.facts.faults:
             return "broken"
-        if not self.steps:
-            return "good"
-        return "incomplete" if self.facts.in_place else "mendable"
+        if self.facts.in_place:
+            return "incomplete" if self.steps else "good"
+        return "mendable" if self.steps else "mended"
 
     @property
     def exit_status(self) -> int:
@@ -157,6 +159,7 @@ class _Reader:
         layers = {layer.diff_id: layer.size for segment in arrangement.segments for layer in segment.layers}
         return Facts(
             faults,
+            [] if arrangement.universal else [_PLAIN],
             image_id=arrangement.image_id,
             form="universal" if arrangement.universal else "plain",
             universal=arrangement.universal,
@@ -185,6 +188,7 @@ class _Reader:
         except ArchiveError as error:
             return Facts([str(error)])
         findings = _findings(recorded, image.id, by_manifest, canonical is not None)
+        findings += [] if by_manifest or image.is_target(recorded) else [_PLAIN]
         form = ("universal" if canonical.universal else "plain") if canonical is not None else None
         return Facts(
             findings=findings,

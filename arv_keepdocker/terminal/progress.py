@@ -228,6 +228,11 @@ class CheckProgress(Activity):
         self._machine_line = machine_line
         self._pace = Pace()
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        super().__exit__(kind, error, _)
+        if self._display.progress is Style.BATCH and error is None:
+            self._display.write(self._machine_line(self._total, self._total))
+
     def _show(self) -> None:
         super()._show()
         if self._display.progress is Style.BATCH:
