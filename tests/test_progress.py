@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
-from arv_keepdocker.terminal.transfer_rate import STILL
+from arv_keepdocker.terminal.transfer_rate import STILL, Pace
 from tests import images
 from tests.conftest import Command, Result, stored
 from tests.engines import Engine
@@ -206,3 +206,32 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert ("error: stopped by SIGINT\narv-keepdocker: The same command goes on where" in err) == goes_on
+
+
+def test_a_little_that_still_moves_is_not_movement() -> None:
+    pace = Pace()
+    for second in range(11):
+        pace.note(second, second * 30_000_000)
+    assert pace.rate == 30_000_000
+    pace.note(15, 300_000_000)
+    pace.note(16, 300_100_000)  # as TCP probes one who takes nothing
+    assert pace.idle >= STILL
+    assert pace.idle == 6
+    pace.note(17, 301_500_000)
+    assert pace.idle < STILL
+    pace.note(18, 290_000_000)  # what was on its way is sent anew
+    pace.note(22, 290_000_000)
+    assert pace.idle >= STILL
+    pace.note(23, 300_000_000)
+    assert pace.idle < STILL
+
+
+def test_what_gets_slow_is_movement() -> None:
+    pace = Pace()
+    for second in range(11):
+        pace.note(second, second * 30_000_000)
+    for second in range(11, 60):
+        pace.note(second, 300_000_000 + (second - 10) * 500_000)
+        assert pace.idle < STILL
+    assert pace.rate is not None
+    assert pace.rate < 1_000_000

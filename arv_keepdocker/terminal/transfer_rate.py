@@ -6,6 +6,8 @@ from collections import deque
 
 STILL = 3.0
 """Seconds without movement after which something stands still; they say nothing of how fast it is otherwise."""
+_TRICKLE = 0.01
+"""Of what would have moved meanwhile: less is no movement. TCP probes a receiver that takes nothing with a little."""
 _WINDOW = 20.0
 """Seconds over which is measured: long enough for what moves in bursts, short enough to follow what changes."""
 
@@ -58,7 +60,7 @@ class Pace:
         passed = max(seconds - self._seconds, 0.0)
         self._seconds = seconds
         self.idle += passed
-        if count == self._count:
+        if 0 <= count - self._count <= _TRICKLE * (self.rate or 0.0) * min(self.idle, STILL):
             return
         if self._points:  # how long the first movement took is not known
             self._time += self.idle if self.idle < STILL else passed
