@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,54 @@ def test_keep_that_cannot_be_asked_is_no_fault(
     result = run(*words)
     assert (result.status, result.stdout) == (6, "")
     assert "503" in result.stderr
+
+
+def test_what_is_lost_of_another_archive(
+    image: images.Image, project: str, run: Command, sandbox: Sandbox, cluster: Cluster
+) -> None:
+    data = (run.directory / "image.tar").read_bytes()
+    cuts = [0, 1 << 20, 2 << 20, 3 << 20, len(data)]
+    found = [put(cluster, data[start:end]) for start, end in pairwise(cuts)]
+    manifest = f". {' '.join(found)} 0:{len(data)}:{image.id}.tar\n"
+    uuid = stored_as(cluster, project, manifest, images.unique_name(), image.id)
+    assert check(run, uuid, "--project-uuid", project)[0] == 7
+    for locator in (found[1], found[3]):
+        sandbox.lose_block(locator)
+    lost = [f"Keep has no block {locator.partition('+A')[0]}" for locator in (found[1], found[3])]
+    status, values = check(run, uuid, "--project-uuid", project)
+    assert (status, values["faults"]) == (5, lost)
+    sandbox.clear_requests()
+    real = run("--project-uuid", project, "--from-arvados", uuid)
+    assert (real.status, real.stdout) == (5, "")
+    assert lost[0] in real.stderr
+    assert not [request for request in writes(sandbox) if request["service"] == "api"]
+
+
+def test_a_strangers_link(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster
+) -> None:
+    """It does not keep others from using the image, but does not make it another either."""
+    wrong = "sha256:" + "2" * 64
+    shared = new_project(cluster, project)
+    link = {"link_class": HASH, "name": wrong, "head_uuid": there, "owner_uuid": shared}
+    cluster.api().links().create(body=link).execute()
+    assert check(run, there, "--project-uuid", project)[0] == 0
+    assert stored(run("--project-uuid", project, "--from-arvados", image.name)) == there
+    for words in ((), ("--dry-run",)):
+        result = run(*words, "--project-uuid", project, "--from-arvados", wrong)
+        assert result.status == 5
+        assert wrong in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("form", ["", "facts"])
+def test_notes_that_make_no_sense(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, form: str
+) -> None:
+    sandbox.fault("status", service="keep", method="GET", status=503, times=None)
+    words = ("--project-uuid", project, "--retries", "0", "--dry-run", "--from-arvados", there)
+    assert run(*words).status == 6
+    sandbox.clear_faults()
+    (journal,) = (run.directory / "cache" / "arvados" / "docker").glob("*.journal")
+    line = json.dumps({"time": time.time() - 5, "key": "a" * 64, "facts": {"no": "such"} if form else []})
+    journal.with_suffix(".checks").write_bytes(line.encode() + b"\n\xff{\n[1]\n" + line.encode()[:20])
+    assert check(run, there, "--project-uuid", project)[0] == 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ArvadosError, ImageNotFoundError, UsageError
 from ..images import reference
@@ -53,6 +53,8 @@ class Located:
     record: Record
     links: Sequence[Record]
     """The readable links that give it an id or a name, the oldest first."""
+    asked: str | None = None
+    """The id, or the beginning of it, by which a link has led here."""
 
     @property
     def uuid(self) -> str:
@@ -117,7 +119,8 @@ def locate(client: Snapshot, sought: Sought, project: str, platform: Platform | 
         records.sort(key=lambda record: _unlike(record, prefix))
         if records:
             content = records[0]["portable_data_hash"]
-            return _best(client, [each for each in records if each["portable_data_hash"] == content], project)
+            same = [each for each in records if each["portable_data_hash"] == content]
+            return replace(_best(client, same, project), asked=prefix)
     raise _not_found(client, sought)
 
 

@@ -6,6 +6,7 @@ run anywhere has faults; one that can be mended, or only lacks records, has find
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -134,10 +135,11 @@ class _Reader:
             universal = self._request.universal
             if arrangement.image_id == self._located.image_id and universal in (None, arrangement.universal):
                 return self._canonical(arrangement)
-        known = self._checking.checks.find(key)
-        if known is not None:
-            self._checking.count(sum(piece.size for piece in self._pieces))
-            return Facts(**known)
+        with suppress(TypeError):  # of another version
+            if (known := self._checking.checks.find(key)) is not None:
+                facts = Facts(**known)
+                self._checking.count(sum(piece.size for piece in self._pieces))
+                return facts
         facts = self._archive(arrangement)
         if not facts.faults:
             self._checking.checks.add(key, asdict(facts))

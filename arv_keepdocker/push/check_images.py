@@ -3,8 +3,10 @@
 If a run is stopped, the next one does not read again what is noted as intact.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ..catalog.located import Located, load
 from ..errors import ArvadosError, CacheError, KeepdockerError
 from ..keep.check_journal import CheckJournal
 from ..keep.journal import Journal
+from ..keep.locators import expires_before
 from ..parallel import in_order, side_by_side
 from ..store import arv_put
 from ..store.block_reader import block_checker
@@ -23,6 +26,8 @@ from .request import Request, Tools
 
 _AT_ONCE = 2
 """Images to read at a time: each takes the memory of two blocks."""
+_LONG = 60 * 60
+"""Seconds that reading one image may take."""
 
 Result = Verdict | KeepdockerError
 
@@ -41,6 +46,7 @@ def check_images(requests: Sequence[Request | KeepdockerError], tools: Tools) ->
 class _Pipeline:
     def __init__(self, requests: Mapping[int, Request], tools: Tools) -> None:
         self._requests = requests
+        self._client = tools.catalog.client
         self._tools = looking(tools)
         self._first = next(iter(requests.values()))
         self._project = tools.catalog.projects.resolve(self._first.project)
@@ -76,10 +82,17 @@ class _Pipeline:
 
     def _result(self, number: int, located: Located) -> Iterator[tuple[int, Result]]:
         try:
+            located = self._fresh(located)
             yield number, check(located, self._requests[number], self._project, self._tools, self._checking)
         except KeepdockerError as error:
             self._unclear = self._unclear or isinstance(error, ArvadosError)
             yield number, error
+
+    def _fresh(self, located: Located) -> Located:
+        """With signatures that are good for as long as it takes to read the image."""
+        if not expires_before(located.record["manifest_text"], time.time() + _LONG):
+            return located
+        return replace(located, record=self._client.get("collections", located.uuid))
 
     def _file(self) -> Path | None:
         """The path of the check journal; None if there is none, or the cache directory cannot be used."""

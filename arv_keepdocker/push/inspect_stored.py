@@ -52,7 +52,12 @@ def structure_problems(located: Located, project: str) -> list[str]:
 def wrong_links(located: Located, project: str) -> Sequence[Record]:
     """The links of the collection's owner or the project with another id than the file's name."""
     trusted = {located.owner, project}
-    links = [link for link in located.links if link["link_class"] == HASH_LINK and link["owner_uuid"] in trusted]
+    links = [
+        link
+        for link in located.links
+        if link["link_class"] == HASH_LINK
+        and (link["owner_uuid"] in trusted or (located.asked is not None and link["name"].startswith(located.asked)))
+    ]
     names = files(located.record["manifest_text"])
     return [link for link in links if f"{link['name']}.tar" not in names]  # of podman, upstream leaves out `sha256:`
 
