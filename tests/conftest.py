@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tty import setraw
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 
@@ -49,7 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    # The long ones first, and mixed: what waits beside what works.
+    items.sort(key=lambda item: crc32(item.nodeid.encode()) if item.get_closest_marker("long") else 1 << 32)
     if config.getoption("--quick"):
         chosen = _quick(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
