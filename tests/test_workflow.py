@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import venv
 from dataclasses import replace
 from pathlib import Path
@@ -48,17 +49,22 @@ outputs: {result: stdout}
 def cwl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of arvados-cwl-runner and cwl-utils, in an environment of their own: their requirements are exact.
 
-    ARV_KEEPDOCKER_TEST_CWL names one that is there already.
+    It is kept in the one that the tests run in. ARV_KEEPDOCKER_TEST_CWL names another one.
     """
     there = os.environ.get("ARV_KEEPDOCKER_TEST_CWL")
     if there:
         return Path(there, "bin")
-    directory = tmp_path_factory.mktemp("cwl")
-    venv.create(directory, with_pip=True)
+    is_kept = sys.prefix != sys.base_prefix and os.access(sys.prefix, os.W_OK)
+    directory = Path(sys.prefix, f"cwl-{VERSION}") if is_kept else tmp_path_factory.mktemp("cwl")
+    installed = directory / "installed"
+    if installed.exists():
+        return directory / "bin"
+    venv.create(directory, with_pip=True, clear=True)
     words = [str(directory / "bin" / "pip"), "install", "--quiet", f"arvados-cwl-runner=={VERSION}", "setuptools<81"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.skip(f"arvados-cwl-runner cannot be installed: {done.stderr[-500:]}")
+    installed.touch()
     return directory / "bin"
 
 
