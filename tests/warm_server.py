@@ -7,6 +7,7 @@ session, signals. It imports by itself the SDK, which reads the environment mean
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -144,20 +145,47 @@ def _stream(number: int, name: str, mode: str) -> io.TextIOWrapper:
     return stream
 
 
+class _End:
+    """Ends a process that has run its course without freeing what it was forked with, which takes longer than most
+    runs: Python would touch, and the kernel copy, all that memory."""
+
+    status: int | None = None
+
+    def __call__(self) -> None:
+        """The last of what is registered in `atexit`."""
+        if self.status is None:
+            return
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None and not stream.closed:
+                    stream.flush()
+        except (OSError, ValueError):
+            return  # Python has its own words and status for that
+        os._exit(self.status)
+
+
 def main() -> None:
+    end = _End()
+    atexit.register(end)
     _import_what_is_needed()
     import_ours()
     if threading.active_count() > 1:
         sys.exit("what was imported has started a thread, so that this process cannot fork")
     gc.freeze()
     words = serve(socket.socket(fileno=int(sys.argv[1])))
-    if words[1:2] == ["-m"]:
-        sys.argv = words[2:]
-        runpy.run_module(words[2], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        sys.path[0] = os.path.dirname(words[0])
-        runpy.run_path(words[0], run_name="__main__")
+    try:
+        if words[1:2] == ["-m"]:
+            sys.argv = words[2:]
+            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = words
+            sys.path[0] = os.path.dirname(words[0])
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            end.status = (error.code or 0) & 0xFF
+        raise
+    end.status = 0
 
 
 if __name__ == "__main__":
