@@ -15,6 +15,7 @@ from tests.test_from_arvados import (
     collection,
     content,
     keep_requests,
+    links_to,
     names_of,
     new_project,
 )
@@ -197,3 +198,31 @@ def test_another_cluster_that_is_down(sandbox: Sandbox, run: Command, dry_run: t
         result = run(*dry_run, "--retries", "0", "--from-arvados", "xxxxx-4zz18-0123456789abcde")
     assert (result.status, result.stdout) == (6, "")
     assert "connection refused" in result.stderr
+
+
+def test_two_runs_at_once(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster
+) -> None:
+    """The second finds what the first has made."""
+    name = images.unique_name()
+    sandbox.fault("delay", service="api", method="POST", path="links", times=1, seconds=3)
+    words = ("--project-uuid", project, "--from-arvados", there, name)
+    first, second = run.start(*words), run.start(*words)
+    for process in (first, second):
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, there + "\n"), err
+    assert sorted(link["name"] for link in links_to(cluster, there)) == sorted([image.id, image.name, name])
+
+
+def test_two_runs_that_mend(project: str, run: Command, sandbox: Sandbox, cluster: Cluster) -> None:
+    from tests.test_check_many import as_1_0
+
+    image = archive(run.directory / "old.tar")
+    old = as_1_0(cluster, project, run.directory / "old.tar", image.id, image.name)
+    sandbox.fault("delay", service="api", method="POST", path="collections", times=1, seconds=3)
+    words = ("--project-uuid", project, "--from-arvados", old)
+    first, second = run.start(*words), run.start(*words)
+    printed = {process.communicate(timeout=60)[0] for process in (first, second)}
+    assert len(printed) == 1
+    (uuid,) = printed
+    assert len(links_to(cluster, uuid.strip())) == 2

@@ -19,6 +19,8 @@ class RunLock:
         self._display = display
         self._held: set[str] = set()
         self._stack = contextlib.ExitStack()
+        self.has_waited = False
+        """Whether another run had one of them, and may have changed what Arvados has."""
 
     def __enter__(self) -> "RunLock":
         return self
@@ -34,6 +36,7 @@ class RunLock:
             return
 
         def waiting(pid: int | None) -> AbstractContextManager[None]:
+            self.has_waited = True
             who = f"process {pid}" if pid is not None else "another run"
             return self._display.waiting(f"{who}, which is storing image {digest}", at_once=True)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from ..catalog.catalog import Catalog
 from ..catalog.entry import CatalogEntry
 from ..catalog.located import Located
 from ..catalog.plan import Plan
@@ -63,7 +64,7 @@ class FoundImage:
     """The engine's description, if the engine saves the image and may save others with it."""
     records_digests: bool = False
     """Whether to record the source's other digests, too, since an engine may know the image by them."""
-    in_place: Callable[[], Plan] | None = None
+    in_place: Callable[[Catalog | None], Plan] | None = None
     """For what Arvados has as it is wanted: what is missing to it, so that it need not be read."""
     located: Located | None = None
     """Where it comes from, if that is Arvados: it is stored again unless Arvados has it in just the same archive."""

@@ -4,9 +4,11 @@ from dataclasses import replace
 from functools import partial
 
 from ..catalog.catalog import Catalog
+from ..catalog.client import Record
 from ..catalog.entry import PLATFORM, CatalogEntry
 from ..catalog.links import ENGINE_ID, text
 from ..catalog.located import Located, load, locate
+from ..catalog.plan import Plan
 from ..catalog.snapshot import Snapshot
 from ..errors import ArchiveError, ImageNotFoundError
 from ..images.image import Selection
@@ -98,9 +100,12 @@ def _in_place(found: FoundImage, located: Located, form: Form, request: Request,
         entry = replace(entry, link_properties={**located.by_id.properties, **entry.own_link_properties})
     else:
         entry = entry.with_timestamp(about.created if about is not None else None)
-    return replace(
-        found, entry=entry, takes_names=False, in_place=partial(tools.catalog.plan_reuse_of, entry, located.record)
-    )
+    return replace(found, entry=entry, takes_names=False, in_place=partial(_plan, tools.catalog, entry, located.record))
+
+
+def _plan(looked_up: Catalog, entry: CatalogEntry, record: Record, catalog: Catalog | None) -> Plan:
+    """What is missing as it was looked up or, with a `catalog`, as that says now."""
+    return (catalog or looked_up).plan_reuse_of(entry, record)
 
 
 def _manifest(located: Located, tools: Tools) -> StoredManifest:

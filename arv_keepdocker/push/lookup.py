@@ -11,15 +11,18 @@ from .found_image import FoundImage, Lookup
 from .request import Request
 
 
-def look_up(found: FoundImage, request: Request, catalog: Catalog, incomplete: bool = True) -> Plan | None:
+def look_up(
+    found: FoundImage, request: Request, catalog: Catalog, incomplete: bool = True, again: bool = False
+) -> Plan | None:
     """The plan to use the image in Arvados, by what is known before it is read; None if there is none, or with --force.
 
-    With `incomplete`, a collection that has no links yet counts, too.
+    With `incomplete`, a collection that has no links yet counts, too. With `again`, what was known may
+    have changed since then.
     """
     if request.force:
         return None
     if found.in_place is not None:
-        return found.in_place()
+        return found.in_place(catalog if again else None)
     if found.lookup is Lookup.AFTER_READING:
         return None
     if found.lookup is Lookup.BY_ID:

@@ -64,7 +64,7 @@ def store_found(found: FoundImage, request: Request, tools: Tools, lock: RunLock
     """Use the image in Arvados if there is one; upload it otherwise."""
     for digest in found.digests:
         lock.hold(digest)  # if another run is storing it, it is in Arvados afterwards
-    plan = look_up(found, request, tools.catalog)
+    plan = look_up(found, request, tools.catalog, again=lock.has_waited)
     if plan is None and found.unavailable is not None:
         raise found.unavailable
     preconditions.warn_of_found(found, request, tools)
