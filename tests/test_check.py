@@ -270,3 +270,15 @@ def test_notes_that_make_no_sense(
     line = json.dumps({"time": time.time() - 5, "key": "a" * 64, "facts": {"no": "such"} if form else []})
     journal.with_suffix(".checks").write_bytes(line.encode() + b"\n\xff{\n[1]\n" + line.encode()[:20])
     assert check(run, there, "--project-uuid", project)[0] == 0
+
+
+def test_a_block_that_is_damaged_on_the_way(
+    image: images.Image, there: str, project: str, run: Command, sandbox: Sandbox, cluster: Cluster
+) -> None:
+    found = [block.partition("+A")[0] for block in blocks(cluster, there)]
+    for locator in found:
+        sandbox.fault("garbage", service="keep", method="GET", path=locator[:32], times=1)
+    assert check(run, there, "--project-uuid", project)[0] == 0
+    sandbox.fault("garbage", service="keep", method="GET", path=found[1][:32], times=None)
+    status, values = check(run, there, "--project-uuid", project)
+    assert (status, values["faults"]) == (5, [f"Keep has other bytes in the place of block {found[1]}"])

@@ -129,8 +129,8 @@ class _Reader:
         """Raises ArvadosError, and ArchiveError for another platform."""
         try:
             arrangement = last_block(self._located, self._blocks, self._checking.get)
-        except BlockError:
-            return Facts(self._lost())
+        except BlockError as error:
+            return Facts(self._lost() or [str(error)])
         if arrangement is not None and not is_remote(self._located):
             universal = self._request.universal
             if arrangement.image_id == self._located.image_id and universal in (None, arrangement.universal):
@@ -183,8 +183,8 @@ class _Reader:
             by_manifest = image.is_by_manifest(recorded)
             wanted = self._request.universal
             arrangement = arrange(image, image.is_target(recorded) if wanted is None else wanted)
-        except BlockError:
-            return Facts(self._lost())
+        except BlockError as error:
+            return Facts(self._lost() or [str(error)])
         except PlatformNotSavedError:
             raise
         except ArchiveError as error:

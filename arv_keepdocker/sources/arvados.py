@@ -28,6 +28,10 @@ class BlockError(ArchiveError):
     """Keep does not have a block, or has something else in its place."""
 
 
+class WrongBlockError(BlockError):
+    """What Keep gave is not the block."""
+
+
 class Blocks:
     """The bytes of a file in Keep, from its first to its last; the next block is read while one is used.
 

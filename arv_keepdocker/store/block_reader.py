@@ -10,7 +10,7 @@ from ..catalog.client import ArvadosClient
 from ..catalog.connection import without_sdk_retries
 from ..errors import ArvadosError
 from ..keep.locators import block_key, block_size
-from ..sources.arvados import BlockError
+from ..sources.arvados import BlockError, WrongBlockError
 
 _MISSING = {404, 410}
 _CHECKSUM = "Checksum fail"
@@ -42,7 +42,11 @@ def block_checker(client: ArvadosClient) -> Callable[[str], bytes]:
     keep_client = _keep_client(client)
 
     def get(locator: str) -> bytes:
-        return client.retry("Keep to give a block", partial(_get, keep_client, locator))
+        read = partial(client.retry, "Keep to give a block", partial(_get, keep_client, locator))
+        try:
+            return read()
+        except WrongBlockError:  # it may have been damaged on the way
+            return read()
 
     return get
 
@@ -91,7 +95,7 @@ def _get(keep_client: Callable[[], Any], locator: str) -> bytes:
     except Exception as error:  # the client lets through what the API client and libcurl raise
         raise ArvadosError(f"Keep did not give block {key}: {error}") from error
     if len(data) != block_size(locator):
-        raise BlockError(f"block {key} has {len(data)} bytes in Keep")
+        raise WrongBlockError(f"block {key} has {len(data)} bytes in Keep")
     return data
 
 
@@ -103,8 +107,9 @@ def _explained(key: str, error: Any) -> ArvadosError | BlockError:
         if problem.status not in _MISSING and problem.words != _CHECKSUM
     }
     if problems and not others:
-        wrong = any(problem.words == _CHECKSUM for problem in problems.values())
-        return BlockError(f"Keep has other bytes in the place of block {key}" if wrong else f"Keep has no block {key}")
+        if any(problem.words == _CHECKSUM for problem in problems.values()):
+            return WrongBlockError(f"Keep has other bytes in the place of block {key}")
+        return BlockError(f"Keep has no block {key}")
     words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in others.items())
     hints = [problem.hint for problem in others.values() if problem.hint is not None]
     passing = [problem.summary for problem in others.values() if problem.passes(found=True)]

@@ -82,8 +82,8 @@ class Checking:
         try:
             with Blocks([Piece(block, 0, block_size(block)) for block in blocks], self.get) as data:
                 faults = list(_damaged(segment, data))
-        except BlockError:
-            return self.lost(blocks)
+        except BlockError as error:
+            return self.lost(blocks) or [str(error)]
         if not faults:
             self.checks.add(key)
         return faults
