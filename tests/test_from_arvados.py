@@ -215,3 +215,15 @@ def test_a_node_finds_what_was_mended(
     properties = {key: link["properties"] for link in links_to(cluster, new) for key in [link["link_class"]]}
     assert properties[HASH]["arv:universal"] is True
     assert properties[HASH]["arv:engine_image_id"] in names_of(cluster, old)
+
+
+@pytest.mark.parametrize("which", ["solo", "built"])
+def test_the_engine_that_has_it_knows_what_was_mended(
+    upstream_stored: Upstream, project: str, run: Command, tmp_path: Path, which: str
+) -> None:
+    _, name = upstream_stored("docker29-containerd", which)
+    new = stored(run("--project-uuid", project, "--from-arvados", name))
+    engine = RecordedEngine("docker29-containerd", tmp_path / "again")
+    engine.add(ARCHIVES / f"docker29-containerd-{which}-byname.tar", name)
+    assert stored(run("--project-uuid", project, name, env=engine.environment)) == new
+    assert not [call for call in engine.calls() if "save" in call]
