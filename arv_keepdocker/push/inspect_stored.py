@@ -1,11 +1,13 @@
 """Inspects an image in Arvados without reading its layers, and says how to remove wrong links."""
 
+import math
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..catalog.client import Record
-from ..catalog.links import HASH_LINK
+from ..catalog.links import HASH_LINK, parse_time
 from ..catalog.located import Located
 from ..errors import ArchiveError, ArvadosError
 from ..images import configuration
@@ -117,6 +119,18 @@ def tell_of_old_links(located: Located, outcome: Outcome, tools: Tools, mended: 
     if len(removable) < len(links):
         others = dict.fromkeys(str(link["owner_uuid"]) for link in links if link["uuid"] not in removable)
         tools.display.note(f"who may write to {', '.join(others)} can remove the others")
+
+
+def wait_to_be_newer(located: Located) -> None:
+    """Wait for at most a second, so that the links to come are newer than those of the collection.
+
+    Of images made at the same time, Arvados prefers the one with the newer link, and compares whole seconds.
+    """
+    times = [parse_time(link["created_at"]) for link in located.links]
+    newest = max((each.timestamp() for each in times if each is not None), default=0.0)
+    left = math.floor(newest) + 1 - time.time()
+    if 0 < left <= 1:
+        time.sleep(left)
 
 
 def removal_command(links: Sequence[str], tools: Tools) -> str:

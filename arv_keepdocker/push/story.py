@@ -103,6 +103,10 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
         preconditions.warn_of_read(upload.image, found, request, tools)
         entry = _complete_entry(found, upload, tools)
         lock.hold(entry.image_id)
+        if found.located is not None and sends:
+            from .inspect_stored import wait_to_be_newer
+
+            wait_to_be_newer(found.located)
         outcome = _record(found, entry, upload, request, tools)
     if found.records_digests and outcome.collection is not None:
         _link_digests(outcome.collection, entry, upload, tools)
