@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes ten seconds or more, and so begins before the others")
+    config.addinivalue_line("markers", "long: takes many seconds, and so begins before the others")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -64,7 +64,7 @@ def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if _ENGINES.isdisjoint(fixtures) and item.get_closest_marker("long") is None:
-            chosen.setdefault(item.nodeid.partition("[")[0] if "_command" in fixtures else item.nodeid, item)
+            chosen.setdefault(item.nodeid.partition("[")[0] if "warm" in fixtures else item.nodeid, item)
     return set(chosen.values())
 
 

@@ -84,9 +84,10 @@ def _usual_peaks() -> list[int]:
 
 
 @pytest.fixture
-def usual_peak(_usual_peaks: list[int], measured: Measured, tmp_path: Path) -> int:
-    """The memory in KiB of a run that refuses an archive at once."""
+def usual_peak(_usual_peaks: list[int], run: Command, tmp_path: Path) -> int:
+    """The memory in KiB of a run that refuses an archive at once. A forked one shares some with the others."""
     if not _usual_peaks:
+        measured = Measured(run.anew(), tmp_path)
         empty = hostile.write(b"", tmp_path / "empty")
         failed(measured("--from-archive", str(empty)), 5, "empty")
         _usual_peaks.append(measured.peak)

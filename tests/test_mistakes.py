@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
 import shutil
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -270,24 +270,23 @@ def test_settings_that_are_no_file(run: Command, tmp_path: Path, variable: str, 
     below = {"HOME": ".config/arvados", "CONFIGURATION_DIRECTORY": ""}
     settings = tmp_path / "settings" / below.get(variable, "arvados") / "settings.conf"
     settings.parent.mkdir(parents=True)
-    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
-        if kind == "directory":
-            settings.mkdir()
-        elif kind == "socket":
-            listening.bind(str(settings))
-        elif kind == "device":
-            settings.symlink_to("/dev/zero")
-        elif kind == "link to a pipe":
-            os.mkfifo(settings.with_name("pipe"))
-            settings.symlink_to("pipe")
-        else:
-            os.mkfifo(settings)
-        environment = {"XDG_CONFIG_HOME": None, variable: str(tmp_path / "settings")}
-        result = run("images", env=environment)
-        assert result.status == 0, result.stderr
-        assert f"warning: {settings} is not a regular file, and was not read" in result.stderr
-        result = run("images", env={**environment, "ARVADOS_API_HOST": None})
-        failed(result, 6, f"ARVADOS_API_HOST not set, and {settings} is not a regular file")
+    if kind == "directory":
+        settings.mkdir()
+    elif kind == "socket":
+        os.mknod(settings, stat.S_IFSOCK | 0o600)  # bind() takes no path as long as the tests' may be
+    elif kind == "device":
+        settings.symlink_to("/dev/zero")
+    elif kind == "link to a pipe":
+        os.mkfifo(settings.with_name("pipe"))
+        settings.symlink_to("pipe")
+    else:
+        os.mkfifo(settings)
+    environment = {"XDG_CONFIG_HOME": None, variable: str(tmp_path / "settings")}
+    result = run("images", env=environment)
+    assert result.status == 0, result.stderr
+    assert f"warning: {settings} is not a regular file, and was not read" in result.stderr
+    result = run("images", env={**environment, "ARVADOS_API_HOST": None})
+    failed(result, 6, f"ARVADOS_API_HOST not set, and {settings} is not a regular file")
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "1e3"])

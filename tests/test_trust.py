@@ -358,6 +358,7 @@ def test_a_forged_signature_is_arvados_to_refuse(
 PROPERTIES: list[object] = [["x"] * 1_000_000, "x" * (1 << 20), {"a": {"b": [1, None]}}, -1e300]
 
 
+@pytest.mark.long
 def test_properties_of_any_type(cluster: Cluster, project: str, run: Command, tmp_path: Path) -> None:
     path = archive_of_a_new_image(tmp_path)
     uuid = stored(run("--project-uuid", project, "--from-archive", str(path)))

@@ -139,6 +139,7 @@ SIZES = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(SIZES, st.integers(0, 2**32), st.booleans())
 def test_an_archive_of_any_layers(sizes: list[int], seed: int, universal: bool) -> None:
@@ -254,6 +255,7 @@ def test_layers_larger_than_a_block_and_what_is_kept_back() -> None:
     assert keep.file(text)[512 : 512 + len(data)] == data
 
 
+@pytest.mark.long
 def test_gigabytes_of_zeros_are_sent_once() -> None:
     keep = Keep()
     with sink(keep) as units:
@@ -279,6 +281,7 @@ def test_small_layers_beyond_what_is_kept_in_memory(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_more_layers_than_there_is_memory_for_wait_for_each_other() -> None:
     keep = Keep()
     rng = random.Random(6)
