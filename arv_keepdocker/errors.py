@@ -54,6 +54,10 @@ class IncompleteArchiveError(ArchiveError):
     """The saved image lacks its configuration or layers, though the archive's end is there."""
 
 
+class NoDecoderError(ArchiveError):
+    """The archive may be whole, but there is nothing here to unpack it with."""
+
+
 class PlatformNotSavedError(ArchiveError):
     """The saved image is whole, but not there for the platform that was asked for."""
 

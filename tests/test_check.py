@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from arv_keepdocker.cli import help_texts
+from arv_keepdocker.images.compression import can_unpack
 from arv_keepdocker.keep.locators import blocks_of_one_file
 from arv_keepdocker.sandbox import Sandbox
-from tests import images
+from tests import images, odd
 from tests.conftest import Cluster, Command, stored
 from tests.test_from_arvados import HASH, NAME, archive, collection, content, keep_requests, links_to, new_project
 
@@ -91,7 +92,7 @@ def stored_as(cluster: Cluster, project: str, manifest: str, name: str, image_id
     """The UUID of a collection with this manifest that links call an image."""
     body = {"manifest_text": manifest, "owner_uuid": project, "name": "made for a test"}
     uuid = str(cluster.api().collections().create(body=body, ensure_unique_name=True).execute()["uuid"])
-    for link_class, link_name in ((HASH, image_id), (NAME, name)):
+    for link_class, link_name in ((HASH, image_id), (NAME, name)) if image_id else ((NAME, name),):
         link = {"link_class": link_class, "name": link_name, "head_uuid": uuid, "owner_uuid": project}
         cluster.api().links().create(body=link).execute()
     return uuid
@@ -282,3 +283,78 @@ def test_a_block_that_is_damaged_on_the_way(
     sandbox.fault("garbage", service="keep", method="GET", path=found[1][:32], times=None)
     status, values = check(run, there, "--project-uuid", project)
     assert (status, values["faults"]) == (5, [f"Keep has other bytes in the place of block {found[1]}"])
+
+
+def test_an_empty_file(image: images.Image, project: str, run: Command, cluster: Cluster) -> None:
+    manifest = f". d41d8cd98f00b204e9800998ecf8427e+0 0:0:{image.id}.tar\n"
+    uuid = stored_as(cluster, project, manifest, images.unique_name(), image.id)
+    status, values = check(run, uuid, "--project-uuid", project)
+    assert (status, values["verdict"], values["would_make"]) == (5, "broken", [])
+    real = run("--project-uuid", project, "--from-arvados", uuid)
+    assert (real.status, real.stdout) == (5, "")
+    assert values["faults"][0] in real.stderr
+
+
+@pytest.mark.parametrize("shape", ["in a directory", "two streams", "inside a block", "an empty block"])
+def test_a_manifest_that_others_write(
+    image: images.Image, there: str, project: str, run: Command, cluster: Cluster, shape: str
+) -> None:
+    data = (run.directory / "image.tar").read_bytes()
+    half, size, name = len(data) // 2, len(data), f"{image.id}.tar"
+    first, second = put(cluster, data[:half]), put(cluster, data[half:])
+    manifest = {
+        "in a directory": f"./of/images {first} {second} 0:{size}:{name}\n",
+        "two streams": f". {first} 0:{half}:{name}\n. {second} 0:{size - half}:{name}\n",
+        "inside a block": f". {put(cluster, b'x' * 99 + data[:half] + b'x')} {second} 99:{half}:{name} "
+        f"{100 + half}:{size - half}:{name}\n",
+        "an empty block": collection(cluster, there)["manifest_text"].replace(
+            ". ", ". d41d8cd98f00b204e9800998ecf8427e+0 ", 1
+        ),
+    }[shape]
+    uuid = stored_as(cluster, project, manifest, image.name, image.id)
+    status, values = check(run, uuid, "--project-uuid", project)
+    assert (status, values["verdict"], values["faults"]) == (0, "mended", [])
+    assert stored(run("--project-uuid", project, "--from-arvados", uuid)) == there
+
+
+def test_no_link_is_blamed_for_a_collection_without_files(project: str, run: Command, cluster: Cluster) -> None:
+    uuid = stored_as(cluster, project, "", images.unique_name(), "sha256:" + "0" * 64)
+    assert "remove" not in run("--project-uuid", project, "--from-arvados", uuid).stderr
+
+
+def test_what_cannot_be_unpacked_here_is_not_called_broken(project: str, run: Command, cluster: Cluster) -> None:
+    data = odd.zstd(odd.archive())
+    uuid = stored_as(cluster, project, f". {put(cluster, data)} 0:{len(data)}:a.tar.zst\n", "a/b:1", "")
+    result = run("--project-uuid", project, "--dry-run", "--from-arvados", uuid)
+    if can_unpack("zstd"):
+        assert (result.status, result.stdout.split()[0]) == (7, "mendable")
+    else:
+        assert (result.status, result.stdout) == (5, "")
+        assert "Or install the decoder" in result.stderr
+
+
+def test_warnings_are_findings(project: str, run: Command, cluster: Cluster) -> None:
+    members = [(f"{number}/layer.tar", odd.tar([(f"{number}", b"")])) for number in range(126)]
+    data = odd.archive(members=members, layers=[layer for _, layer in members])
+    uuid = stored_as(cluster, project, f". {put(cluster, data)} 0:{len(data)}:saved.tar\n", "a/b:1", "")
+    assert any("126 layers" in finding for finding in check(run, uuid, "--project-uuid", project)[1]["findings"])
+
+
+def test_a_project_that_is_frozen(
+    image: images.Image, project: str, run: Command, cluster: Cluster, sandbox: Sandbox
+) -> None:
+    data = (run.directory / "image.tar").read_bytes()
+    manifest = f". {put(cluster, data)} 0:{len(data)}:{image.id}.tar\n"
+    uuid = stored_as(cluster, project, manifest, image.name, image.id)
+    sandbox.freeze(project)
+    try:
+        result = run("--project-uuid", project, "--dry-run", "--from-arvados", uuid)
+        assert result.status == 7
+        assert result.stderr.count("is frozen") == 1
+        sandbox.clear_requests()
+        result = run("--project-uuid", project, "--from-arvados", uuid)
+        assert (result.status, result.stdout) == (6, "")
+        assert "is frozen" in result.stderr
+        assert not writes(sandbox)
+    finally:
+        sandbox.freeze(project, False)

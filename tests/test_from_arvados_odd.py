@@ -226,3 +226,22 @@ def test_two_runs_that_mend(project: str, run: Command, sandbox: Sandbox, cluste
     assert len(printed) == 1
     (uuid,) = printed
     assert len(links_to(cluster, uuid.strip())) == 2
+
+
+def test_names_that_are_none_are_not_passed_on(
+    image: images.Image, there: str, project: str, run: Command, cluster: Cluster
+) -> None:
+    """Upstream records an id as a repository, and whoever may write can record anything."""
+    bad = [f"{image.id[7:19]}:latest", image.id, f"sha256:{image.id[7:]}:latest", "Upper:1", "\x1b[31mred:1", "a b:1"]
+    for name in bad:
+        link = {"link_class": "docker_image_repo+tag", "name": name, "head_uuid": there, "owner_uuid": project}
+        cluster.api().links().create(body=link).execute()
+    copy = stored(run("--project-uuid", new_project(cluster, project), "--from-arvados", there))
+    assert names_of(cluster, copy) == {image.id, image.name}
+
+
+@pytest.mark.parametrize("source", ["-", "ZZZZZ-4ZZ18-0123456789ABCDE", "zzzzz-o0j2j-0123456789abcde", "A" * 32 + "+9"])
+def test_what_a_source_is(run: Command, source: str) -> None:
+    result = run("--from-arvados", source)
+    assert (result.status, result.stdout) == (2, "")
+    assert "SOURCE is a name, an id, a collection's UUID or a portable data hash." in result.stderr

@@ -20,6 +20,8 @@ _UUID = re.compile(r"[0-9a-z]{5}-4zz18-[0-9a-z]{15}")
 _CONTENT = re.compile(r"([0-9a-f]{32}\+\d+)(?:\+[A-Z]\S*)?")
 _LINK = ("created_at", "head_uuid", "link_class", "name", "owner_uuid", "properties")
 _COLLECTION = ("file_size_total", "manifest_text", "modified_by_user_uuid", "owner_uuid", "portable_data_hash")
+_SOURCES = "SOURCE is a name, an id, a collection's UUID or a portable data hash."
+_SHORT_ID = re.compile(r"[0-9a-f]{6,}")
 _SHOWN = 5
 
 
@@ -42,8 +44,11 @@ class Sought:
         if content := _CONTENT.fullmatch(text):
             return cls(text, content=content[1])
         if re.fullmatch(r"[0-9a-z]{5}-[0-9a-z]{5}-[0-9a-z]{15}", text):
-            raise UsageError(f"{text} is not the UUID of a collection")
-        return cls(text, reference=reference.parse(text))
+            raise UsageError(f"{text} is not the UUID of a collection", _SOURCES)
+        try:
+            return cls(text, reference=reference.parse(text))
+        except UsageError as error:
+            raise UsageError(str(error), _SOURCES) from error
 
 
 @dataclass(frozen=True)
@@ -82,13 +87,26 @@ class Located:
 
     @property
     def names(self) -> list[str]:
-        return list(dict.fromkeys(link["name"] for link in self.links if link["link_class"] == NAME_LINK))
+        """The names that it has, without those that docker rejects, and ids that upstream has recorded as names."""
+        found = dict.fromkeys(link["name"] for link in self.links if link["link_class"] == NAME_LINK)
+        ids = [self.image_id or "", *(link["name"] for link in self.links if link["link_class"] == HASH_LINK)]
+        return [name for name in found if _is_name(name, ids)]
 
     @property
     def by_id(self) -> Link | None:
         """The oldest link with the id in the file's name."""
         links = [link for link in self.links if link["link_class"] == HASH_LINK and link["name"] == self.image_id]
         return Link.of(links[0]) if links else None
+
+
+def _is_name(text: str, ids: Iterable[str]) -> bool:
+    try:
+        repository = reference.parse(text).repository
+    except UsageError:
+        return False
+    if repository is None:
+        return False
+    return not (_SHORT_ID.fullmatch(repository) and any(each.startswith(f"sha256:{repository}") for each in ids))
 
 
 def load(client: Snapshot, wanted: Iterable[Sought], names: Iterable[str] = ()) -> None:

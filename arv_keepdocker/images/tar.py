@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ..errors import ArchiveError, quoted
+from ..errors import ArchiveError, NoDecoderError, quoted
 from . import candidates
 from .compression import Allowance, Unpacker, can_unpack, detect
 from .layers import LayerSink
@@ -125,7 +125,7 @@ class _Source:
     def _unpack(self, compression: str, name: str) -> Iterator[bytes]:
         if not can_unpack(compression):
             file = f" {shlex.quote(name)}" if name != "-" else ""
-            raise ArchiveError(
+            raise NoDecoderError(
                 f"the archive is compressed with {compression}, and there is no decoder for it here",
                 f"Unpack it on the way: {compression} -dc{file} | arv-keepdocker --from-archive - ... "
                 "Or install the decoder: pip install 'arv-keepdocker[zstd]'",

@@ -38,6 +38,7 @@ def blocks_of_one_file(manifest_text: str) -> Sequence[str]:
     found = list(locators([manifest_text]))
     size = sum(map(block_size, found))
     whole = len(words) == len(found) + 2 and words[0] == "." and words[-1].startswith(f"0:{size}:")
+    whole = whole and all(map(block_size, found))  # empty blocks stand for nothing, and need not be in Keep
     return found if whole else ()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..catalog.client import Record
 from ..catalog.entry import CatalogEntry
 from ..catalog.located import Located
-from ..errors import ArchiveError, PlatformNotSavedError
+from ..errors import ArchiveError, NoDecoderError, PlatformNotSavedError
 from ..images import configuration
 from ..images.canonical import Arrangement, arrange
 from ..images.layers import NoSink
@@ -185,12 +185,13 @@ class _Reader:
             arrangement = arrange(image, image.is_target(recorded) if wanted is None else wanted)
         except BlockError as error:
             return Facts(self._lost() or [str(error)])
-        except PlatformNotSavedError:
+        except (PlatformNotSavedError, NoDecoderError):
             raise
         except ArchiveError as error:
             return Facts([str(error)])
         findings = _findings(recorded, image.id, by_manifest, canonical is not None)
         findings += [] if by_manifest or image.is_target(recorded) else [_PLAIN]
+        findings += image.warnings
         form = ("universal" if canonical.universal else "plain") if canonical is not None else None
         return Facts(
             findings=findings,
@@ -211,7 +212,7 @@ def _findings(recorded: str | None, image_id: str, by_manifest: bool, canonical:
     if by_manifest:
         findings.append(f"only Docker's containerd image store finds it by its id, {recorded}; others by {image_id}")
     elif recorded is None:
-        findings.append("its file has no id that compute nodes take")
+        findings.append("compute nodes do not find it: the collection is not one file named for the image's id")
     elif recorded != image_id and not canonical:
         findings.append(f"no engine finds it by its id, {recorded}; it is image {image_id}")
     if not canonical:

@@ -53,6 +53,7 @@ class _Pipeline:
         self._checks = CheckJournal(self._file(), self._first.resume)
         self._checking = Checking(block_checker(tools.catalog.client), self._checks)
         self._unclear = False
+        self._warned = False
 
     def results(self) -> Iterator[tuple[int, Result]]:
         """As they come."""
@@ -73,9 +74,22 @@ class _Pipeline:
         with CheckProgress(display, f"checking {what}", self._read, total, arv_put.machine_progress):
             work = [partial(self._result, number, each) for number, each in located.items()]
             at_once = _AT_ONCE if self._tools.catalog.client.is_for_threads else 1
-            yield from side_by_side(work, at_once)
+            for number, result in side_by_side(work, at_once):
+                if isinstance(result, Verdict) and result.steps:
+                    self._warn_of_project()
+                yield number, result
         if not self._unclear:
             self._checks.forget()
+
+    def _warn_of_project(self) -> None:
+        """Say once if what would be made cannot be."""
+        if self._warned:
+            return
+        self._warned = True
+        with suppress(ArvadosError):
+            refusal = self._tools.catalog.projects.why_not_writable(self._project)
+            if refusal is not None:
+                self._tools.display.warning(f"nothing could be made: {refusal}")
 
     def _read(self) -> int:
         return self._checking.read

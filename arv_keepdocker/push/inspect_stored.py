@@ -60,8 +60,12 @@ def wrong_links(located: Located, project: str) -> Sequence[Record]:
         if link["link_class"] == HASH_LINK
         and (link["owner_uuid"] in trusted or (located.asked is not None and link["name"].startswith(located.asked)))
     ]
-    names = files(located.record["manifest_text"])
-    return [link for link in links if f"{link['name']}.tar" not in names]  # of podman, upstream leaves out `sha256:`
+    try:
+        (path,) = files(located.record["manifest_text"])
+    except ValueError:  # it is no manifest, or one of none or several files, none of which the links can be about
+        return []
+    name = path.rpartition("/")[2]
+    return [link for link in links if f"{link['name']}.tar" != name]  # of podman, upstream leaves out `sha256:`
 
 
 def is_remote(located: Located) -> bool:
@@ -117,8 +121,9 @@ def tell_of_old_links(located: Located, outcome: Outcome, tools: Tools, mended: 
     if removable:
         tools.display.note(f"to remove {'them' if len(removable) > 1 else 'it'}: {removal_command(removable, tools)}")
     if len(removable) < len(links):
-        others = dict.fromkeys(str(link["owner_uuid"]) for link in links if link["uuid"] not in removable)
-        tools.display.note(f"who may write to {', '.join(others)} can remove the others")
+        owners = dict.fromkeys(str(link["owner_uuid"]) for link in links if link["uuid"] not in removable)
+        which = "the others" if removable else "them" if len(links) > 1 else "it"
+        tools.display.note(f"only someone who may write to {', '.join(owners)} can remove {which}")
 
 
 def wait_to_be_newer(located: Located) -> None:

@@ -89,8 +89,8 @@ def _send(found: FoundImage, request: Request, tools: Tools, lock: RunLock) -> O
     source, project, sends = found.source(), found.entry.project, not request.dry_run
     if found.digest is not None:
         preconditions.check_storable(project, request, tools)
-    elif not source.repeatable:
-        # It can be read only once, so it is sent meanwhile, unless the project is known not to be writable.
+    elif found.located is not None or not source.repeatable:
+        # It is read only once, so it is sent meanwhile, unless the project is known not to be writable.
         sends = sends and tools.catalog.projects.why_not_writable(project) is None
     if request.dry_run and found.layers is not None:
         return _predicted_outcome(found, found.layers, request, tools)
