@@ -59,12 +59,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Those that need no engine and do not take long; of a table of runs of the command only the first row."""
+    """Those that need no engine and do not take long; of a table of runs of a program only the first row."""
     chosen: dict[str, pytest.Item] = {}
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if _ENGINES.isdisjoint(fixtures) and item.get_closest_marker("long") is None:
-            chosen.setdefault(item.nodeid.partition("[")[0] if "warm" in fixtures else item.nodeid, item)
+            is_row = not {"warm", "recorded"}.isdisjoint(fixtures)
+            chosen.setdefault(item.nodeid.partition("[")[0] if is_row else item.nodeid, item)
     return set(chosen.values())
 
 

@@ -15,6 +15,8 @@ import pytest
 from arv_keepdocker.cli import help_texts
 from arv_keepdocker.cli.parser import option_parser
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("arv-keepdocker", "keepdocker")
 
