@@ -39,7 +39,7 @@ class EngineUnavailableError(EngineError):
 
 
 class RegistryError(KeepdockerError):
-    """The registry could not be asked, refused, or sent something else than it should have."""
+    """The registry could not be asked, refused, or sent something other than it should have."""
 
     exit_status = 4
 

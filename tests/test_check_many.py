@@ -154,7 +154,7 @@ def test_a_signal(
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (128 + number, "")
-    assert "The same command goes on" in err
+    assert "The same command continues" in err
 
 
 @pytest.mark.parametrize("options", [("--no-resume",), ("--no-cache",)])

@@ -296,7 +296,7 @@ def test_what_expires_in_the_same_run_is_sent_once_more(
     finally:
         sandbox.settings(signature_ttl=usual)
     uuid = stored(result)
-    assert "sending every block once more" in result.stderr
+    assert "sending every block again" in result.stderr
     assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
 
 
@@ -314,7 +314,7 @@ def test_signatures_that_live_too_short_to_be_reused(
     finally:
         sandbox.settings(signature_ttl=usual)
     stored(result)
-    assert "signatures are good for 600 s" in result.stderr
+    assert "signatures expire after 600 s" in result.stderr
     assert "can be reused" in result.stderr
 
 

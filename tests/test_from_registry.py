@@ -160,7 +160,7 @@ def test_platforms(
     assert not gets(front)
     missing = run(*words, "--platform", "linux/s390x")
     assert missing.status == 3
-    assert f"image {name}:v1 is there for linux/arm64/v8, linux/amd64, but not for linux/s390x" in missing.stderr
+    assert f"image {name}:v1 exists for linux/arm64/v8, linux/amd64, but not for linux/s390x" in missing.stderr
     assert "Choose one with --platform, as in --platform linux/arm64/v8." in missing.stderr
 
 
@@ -325,8 +325,8 @@ def test_no_engine_is_needed(
         (("--from-registry", "--engine", "podman", "x"), "--engine is for images of an engine, --from-registry"),
         (("--from-registry", "--via-arv-put", "x"), "--from-registry is not for --via-arv-put"),
         (("--insecure-registry", "x"), "--insecure-registry is for --from-registry"),
-        (("--from-registry", "sha256:1234"), "sha256:1234 is an id, by which no registry knows an image"),
-        (("--from-registry", "a" * 64), "is an id, by which no registry knows an image"),
+        (("--from-registry", "sha256:1234"), "sha256:1234 is an id, and registries know images only by name"),
+        (("--from-registry", "a" * 64), "is an id, and registries know images only by name"),
         (("--from-registry", "x", "--limit", "3"), "--limit is for listing images"),
     ],
 )

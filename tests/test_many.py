@@ -25,7 +25,7 @@ from tests.engines import Engine, Registry, docker
 from tests.watching import Terminal
 
 WITH_PROGRESS = re.compile(
-    r"\S+: \d+%, \d+ of \d+ MiB, (?:\d+ sent, (?:[\d.]+ MiB/s, )?|nothing moves for [\d:]+, )"
+    r"\S+: \d+%, \d+ of \d+ MiB, (?:\d+ sent, (?:[\d.]+ MiB/s, )?|stalled for [\d:]+, )"
     r"(?:[\d:]+ left|time left unknown)"
 )
 BIG = 5 << 20

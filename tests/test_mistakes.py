@@ -53,16 +53,16 @@ def no_lines_of_the_sdk(stderr: str) -> bool:
         (" {}", "white space"),
         ("{}\n", "white space"),
         ("a host", "white space"),
-        ("127.0.0.1:99999", "'99999' is no port"),
-        ("127.0.0.1:https", "'https' is no port"),
-        ("127.0.0.1:", "'' is no port"),
-        ("127.0.0.1:0", "'0' is no port"),
+        ("127.0.0.1:99999", "'99999' is not a port number"),
+        ("127.0.0.1:https", "'https' is not a port number"),
+        ("127.0.0.1:", "'' is not a port number"),
+        ("127.0.0.1:0", "'0' is not a port number"),
         ("::1", "brackets"),
         ("[::1", "brackets"),
-        ("a..b", "no host name"),
-        ("x" * 64, "no host name"),
-        ("-x", "no host name"),
-        ("$ARVADOS", "no host name"),
+        ("a..b", "not a host name"),
+        ("x" * 64, "not a host name"),
+        ("-x", "not a host name"),
+        ("$ARVADOS", "not a host name"),
     ],
 )
 def test_a_host_that_is_none(sandbox: Sandbox, run: Command, spelling: str, words: str) -> None:
@@ -217,7 +217,7 @@ def test_a_keep_service_that_is_no_url(run: Command, url: str) -> None:
     for value in (url, f"http://127.0.0.1:1/ {url}"):
         with at_once():
             result = run("images", env={"ARVADOS_KEEP_SERVICES": value})
-        failed(result, 6, "ARVADOS_KEEP_SERVICES", repr(url), "no URL")
+        failed(result, 6, "ARVADOS_KEEP_SERVICES", repr(url), "not a URL")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_keep_that_cannot_be_found_or_trusted(
                 env={**services, "ARVADOS_API_HOST_INSECURE": None},
             )
     failed(result, 6, "Keep", words)
-    assert "try the same command again" not in result.stderr
+    assert "Run the same command again" not in result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can be somebody else")
@@ -291,7 +291,7 @@ def test_settings_that_are_no_file(run: Command, tmp_path: Path, variable: str, 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "1e3"])
 def test_retries_that_are_no_number(run: Command, value: str) -> None:
-    failed(run(f"--retries={value}", "images"), 2, f"{value!r} is not a number from 0 on")
+    failed(run(f"--retries={value}", "images"), 2, f"{value!r} is not a number of 0 or more")
 
 
 def test_more_threads_than_anybody_has(project: str, run: Command, archive: str, way: tuple[str, ...]) -> None:
@@ -388,7 +388,7 @@ def test_that_the_same_command_goes_on_is_said_where_it_does(
     sandbox: Sandbox, project: str, run: Command, archive: str
 ) -> None:
     sandbox.fault("status", service="api", method="POST", path="/collections", status=503, times=None)
-    failed(run("--retries=0", "--project-uuid", project, "--from-archive", archive), 6, "try the same command again")
+    failed(run("--retries=0", "--project-uuid", project, "--from-archive", archive), 6, "Run the same command again")
 
 
 # Words

@@ -157,7 +157,7 @@ def test_progress_in_a_log(engine: Engine, sandbox: Sandbox, project: str, run: 
     lines = [line for line in result.stderr.splitlines() if "%" in line]
     assert len(lines) == 1
     assert re.fullmatch(
-        rf"arv-keepdocker: {image.name}: \d+%, \d of 8 MiB, nothing moves for 0:\d\d, time left unknown", lines[0]
+        rf"arv-keepdocker: {image.name}: \d+%, \d of 8 MiB, stalled for 0:\d\d, time left unknown", lines[0]
     )
 
 
@@ -205,7 +205,7 @@ def test_a_stopped_run_says_that_the_same_command_goes_on(
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert ("error: stopped by SIGINT\narv-keepdocker: The same command goes on where" in err) == goes_on
+    assert ("error: stopped by SIGINT\narv-keepdocker: The same command continues where" in err) == goes_on
 
 
 def test_a_little_that_still_moves_is_not_movement() -> None:

@@ -285,7 +285,7 @@ def test_the_platform_of_an_index(
 
 def test_a_platform_that_is_not_there(repository: Repository) -> None:
     index_of(repository, *(for_platform(repository, [], name) for name in ("linux/arm64", "linux/s390x")))
-    with pytest.raises(ImageNotFoundError, match=r"is there for linux/arm64, linux/s390x, but not for linux/amd64"):
+    with pytest.raises(ImageNotFoundError, match=r"exists for linux/arm64, linux/s390x, but not for linux/amd64"):
         look(repository.host, repository.path).deliver()
 
 
@@ -332,11 +332,11 @@ NO_IMAGES = {
         manifest_of(CONFIG, artifactType="application/vnd.example"),
         "image, but 'application/vnd.example'",
     ),
-    "chart": (manifest_of({**CONFIG, "mediaType": HELM}), f"no container image, but '{HELM}'"),
+    "chart": (manifest_of({**CONFIG, "mediaType": HELM}), f"not a container image, but '{HELM}'"),
     "foreign": (manifest_of(CONFIG, {**BLOB, "urls": ["https://example.com/x"]}), "foreign layer, sha256:0000"),
     "in-toto": (
         manifest_of(CONFIG, {**BLOB, "mediaType": "application/vnd.in-toto+json"}),
-        "no tar, but 'app",
+        "not a tar, but 'app",
     ),
     "encrypted": (
         manifest_of(CONFIG, {**BLOB, "mediaType": f"{OCI_LAYER}+gzip+encrypted"}),
@@ -346,7 +346,7 @@ NO_IMAGES = {
     "neither": ({"schemaVersion": 2}, "neither an image nor an index"),
     "other": (
         manifest_of(CONFIG) | {"mediaType": "application/vnd.oci.artifact.manifest.v1+json"},
-        "no container image",
+        "not a container image",
     ),
     "digest": (manifest_of({**CONFIG, "digest": "sha256:../../etc/passwd"}), "without a sha256 digest"),
     "sha512": (manifest_of({**CONFIG, "digest": f"sha512:{'0' * 128}"}), "without a sha256 digest"),
@@ -655,7 +655,7 @@ def test_a_document_that_is_another(front: Front, repository: Repository, layers
         return True
 
     front.rules.append(rule)
-    with pytest.raises(RegistryError, match="sent something else than"):
+    with pytest.raises(RegistryError, match="sent something other than"):
         look(front.address, repository.path).deliver()
 
 
@@ -739,7 +739,7 @@ def test_nobody_answers() -> None:
         address = front.address
     with pytest.raises(RegistryError, match=f"{address} refuses connections"):
         look(address, "bio/thing").deliver()
-    with pytest.raises(RegistryError, match=r"there is no host registry\.invalid to be found"):
+    with pytest.raises(RegistryError, match=r"the host registry\.invalid was not found"):
         look("registry.invalid", "bio/thing").deliver()
 
 

@@ -261,7 +261,7 @@ def test_a_token_that_the_registry_does_not_take(tokens: TokenServer, repository
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\r\\nX: y"}', b"{" * 100_000])
 def test_a_token_server_that_answers_nonsense(tokens: TokenServer, repository: Repository, body: bytes) -> None:
     tokens.server.rules[:] = [lambda exchange: exchange.reply(200, {}, body)]
-    with pytest.raises(RegistryError, match="gave no token"):
+    with pytest.raises(RegistryError, match=r"gave no (usable )?token"):
         look(tokens.front.address, repository.path).deliver()
 
 
@@ -494,7 +494,7 @@ def test_credentials_are_not_told_to_plain_http(secured: Registry, certificate: 
         realm = f'Bearer realm="http://{plain.address}/token"'
         secure.rules.append(lambda exchange: exchange.reply(401, {"WWW-Authenticate": realm}))
         certificates = trusting(tmp_path, secure.address, certificate)
-        with pytest.raises(RegistryError, match="not asked by HTTPS"):
+        with pytest.raises(RegistryError, match="does not use HTTPS"):
             look(secure.address, "bio/tool", certificates=certificates).deliver()
         secure.rules[:] = [lambda exchange: exchange.reply(307, {"Location": f"http://{plain.address}/x"})]
         with pytest.raises(RegistryError, match="not safe to follow"):
@@ -515,7 +515,7 @@ def test_a_proxy_that_the_environment_names(
         check(look("registry.invalid:5000", repository.path, insecure=True), layers)
         assert proxy.log[0][1].startswith("http://registry.invalid:5000/v2/")
         monkeypatch.setenv("no_proxy", "registry.invalid")
-        with pytest.raises(RegistryError, match=r"no host registry\.invalid:5000"):
+        with pytest.raises(RegistryError, match=r"the host registry\.invalid:5000 was not found"):
             look("registry.invalid:5000", repository.path, insecure=True).deliver()
 
 

@@ -253,12 +253,12 @@ def test_an_identity_token_from_a_helper(place: Place) -> None:
         (None, "there is no such program on PATH"),
         ("echo swordfish; echo swordfish >&2; exit 3", "it failed with exit status 3"),
         ("kill -9 $$", "it was ended by signal 9"),
-        ("echo swordfish", "its answer is no user name and secret"),
-        ("exit 0", "its answer is no user name and secret"),
-        ("""echo '{"Username": "x", "Secret": 5}'""", "its answer is no user name and secret"),
-        ("echo '[]'", "its answer is no user name and secret"),
+        ("echo swordfish", "its answer is not a user name and a secret"),
+        ("exit 0", "its answer is not a user name and a secret"),
+        ("""echo '{"Username": "x", "Secret": 5}'""", "its answer is not a user name and a secret"),
+        ("echo '[]'", "its answer is not a user name and a secret"),
         ("head -c 3000000 /dev/zero", "its answer is longer than 1 MiB"),
-        ("exec <&-; echo swordfish", "its answer is no user name and secret"),
+        ("exec <&-; echo swordfish", "its answer is not a user name and a secret"),
     ],
 )
 def test_a_helper_that_gives_nothing(place: Place, script: str | None, words: str) -> None:

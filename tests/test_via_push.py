@@ -142,7 +142,7 @@ def test_without_a_name_on_an_engine_that_imports_only_whole_archives(
     checks = f'if [ "$2" = import ]; then {keeps}; fi; real "$@"'
     result = run("--project-uuid", project, "--via-push", image.id, env=docker_that(checks))
     pushed(result)
-    assert "is left in" not in result.stderr
+    assert "the temporary name" not in result.stderr
     assert given.exists()
     assert names(engine) == before
 

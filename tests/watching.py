@@ -17,7 +17,7 @@ from tty import setraw
 _PIECE = re.compile(r"\r|\n|\x1b\[\d*[KJA]")
 _LINE = re.compile(
     r"(?:.*: )?(?P<percent>\d+)%, (?P<there>\d+) of (?P<total>\d+) MiB"
-    r"(?:, (?P<sent>\d+) (?:sent|new))?(?P<still>, nothing moves for [\d:]+)?"
+    r"(?:, (?P<sent>\d+) (?:sent|new))?(?P<still>, stalled for [\d:]+)?"
     r"(?:, (?P<rate>[\d.]+) MiB/s)?, (?:(?P<left>[\d:]+) left|time left unknown)"
 )
 

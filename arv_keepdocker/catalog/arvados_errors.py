@@ -19,8 +19,8 @@ _QUERY = re.compile(r"((?:https?:)?//[^\s?]+)\?\S*?(?=:?(?:\s|$))")
 _SCOPES = re.compile(r"(403 Forbidden: )?Forbidden( \(req-\w+\))?")
 """The answer to a request that the token's scopes do not allow."""
 TRUST_HINT = (
-    "If the cluster's certificate is from an authority of your own, name the file of that one's certificate in "
-    "SSL_CERT_FILE, or put it into /etc/arvados/ca-certificates.crt. "
+    "If an authority of your own issued the cluster's certificate, name the file with that authority's certificate in "
+    "SSL_CERT_FILE, or put the certificate into /etc/arvados/ca-certificates.crt. "
     "ARVADOS_API_HOST_INSECURE=1 trusts any server, which then gets your token."
 )
 _HOST_HINT = "Is ARVADOS_API_HOST right?"
@@ -43,7 +43,7 @@ class ArvadosRefusedError(ArvadosError):
     def __init__(self, what: str, reason: str, http_status: int) -> None:
         hint = "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None
         if http_status == 403 and _SCOPES.fullmatch(reason):
-            hint = "The token may be good for some requests only (its scopes)."
+            hint = "The token may be limited to some requests (its scopes)."
         if str(http_status) not in reason:
             reason = f"{http_status} {reason}"
         super().__init__(f"{what}: {reason}", hint, f"Arvados answered {http_status}" if passes(http_status) else None)

@@ -53,7 +53,7 @@ class Catalog:
     def check_title(self, title: str) -> None:
         """Raise UsageError for a collection's name that this cluster refuses, of those that `entry` lets pass."""
         if "/" in title and not self.client.takes_slashes:
-            raise UsageError(f"--name {quoted(title)}: this cluster takes no name with a slash in it")
+            raise UsageError(f"--name {quoted(title)}: this cluster accepts no name with a slash in it")
 
     def find_image(
         self, reference: Reference, platform: Platform, certain: bool

@@ -25,7 +25,7 @@ _HOST_HINT = "It is a name or an address, and perhaps a port: ARVADOS_API_HOST=a
 def load() -> str | None:
     """Import the SDK, which reads the settings. Without a settings.conf that can be read, the environment has to do.
 
-    Returns what is wrong if settings.conf is something else than a file, such as a pipe, for which the SDK would wait.
+    Returns what is wrong if settings.conf is something other than a file, such as a pipe, for which the SDK would wait.
     Raises ArvadosError if its content is not what it should be.
     """
     path, status = _file()
@@ -147,11 +147,12 @@ def _problem_of_host(host: str) -> str | None:
         return f"it has a {bad[0]} in it"
     match = _HOST.fullmatch(host)
     if match is None:
-        return "an IPv6 address goes into brackets, as in [::1]:8000" if host.count(":") > 1 else "it is no host name"
+        ipv6 = host.count(":") > 1
+        return "an IPv6 address goes into brackets, as in [::1]:8000" if ipv6 else "it is not a host name"
     port = match["port"]
     if port is not None and not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
-        return f"{port!r} is no port, which is a number from 1 to 65535"
-    return None if _is_name(match["name"]) else "it is no host name"
+        return f"{port!r} is not a port number (1 to 65535)"
+    return None if _is_name(match["name"]) else "it is not a host name"
 
 
 def _is_name(name: str) -> bool:
@@ -172,4 +173,5 @@ def _check_keep_service(name: str, url: str) -> None:
         good = False
     if not good:
         shown = quoted(url) if "@" not in url else "a word"  # there may be a password in it
-        raise ArvadosError(f"{name} has {shown} in it, which is no URL", f"{name} is URLs with white space between.")
+        hint = f"{name} is a list of URLs, separated by white space."
+        raise ArvadosError(f"{name} has {shown} in it, which is not a URL", hint)

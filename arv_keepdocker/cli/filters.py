@@ -37,7 +37,7 @@ class Filters:
                     f"there is no filter {key!r}", f"There are {', '.join(f'{key}=...' for key in values)}."
                 )
             if not equals or not value:
-                raise UsageError(f"filter {key!r} has no value", f"--filter {key}=... is what it looks like.")
+                raise UsageError(f"filter {key!r} has no value", f"Write --filter {key}=...")
             values[key].append(value)
         return cls(values["reference"], values["before"], values["since"], _truth(values["dangling"]))
 
@@ -63,14 +63,14 @@ def _truth(values: Sequence[str]) -> bool | None:
         if value not in words:
             raise UsageError(f"dangling={value!r} is neither true nor false")
     if len({words[value] for value in values}) > 1:
-        raise UsageError("nothing is both dangling=true and dangling=false")
+        raise UsageError("no image is both dangling=true and dangling=false")
     return words[values[0]] if values else None
 
 
 def _preferred(find: Find, name: str) -> StoredImage:
     found = find(name)
     if not found:
-        raise ImageNotFoundError(f"Arvados has no image {name} that you may read, to compare others with")
+        raise ImageNotFoundError(f"Arvados has no image {name} that you may read, to compare the others with")
     return found[0]
 
 

@@ -49,9 +49,9 @@ FILES: Mapping[str, str] = {
     "~/.config/containers/auth.json": "credentials for registries, as podman login writes them",
     "/etc/docker/certs.d": "certificates of registries, each in a directory HOST:PORT; also "
     "`/etc/containers/certs.d` and `~/.config/containers/certs.d`",
-    "~/.cache/arvados/docker": "notes of what was sent, with which an interrupted upload resumes, and locks that let "
-    "one run at a time store an image; notes of what a check that was stopped has found whole, which are used for a "
-    "day; with `--via-arv-put`, the image while it is uploaded. What dead runs leave there is removed after a week",
+    "~/.cache/arvados/docker": "notes of what was sent, from which an interrupted upload resumes; locks, so that only "
+    "one run at a time stores an image; notes of what an interrupted check found whole, which are used for a day; with "
+    "`--via-arv-put`, the image while it is uploaded. Leftovers of dead runs are removed after a week",
 }
 
 EXAMPLES: Sequence[tuple[str, str]] = (

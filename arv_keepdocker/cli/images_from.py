@@ -74,7 +74,7 @@ def _images(file: str) -> list[str]:
     except OSError as error:
         raise KeepdockerError(f"{file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is no list of images: {error}") from error
+        raise UsageError(f"{file} is not a list of images: {error}") from error
     images = [image for image in images if image]
     if not images:
         raise UsageError(f"{file} names no image")
@@ -89,7 +89,7 @@ def _request(options: argparse.Namespace, common: Request, image: str) -> Reques
         form = f"SOURCE [{form}]"
     try:
         if len(words) > 2 or len(image) > _LONGEST_LINE:
-            raise UsageError(f"this line is no {form}")
+            raise UsageError(f"this line is not {form}")
         reference = make_reference(options, words[0], words[1] if words[1:] else None) if words else None
         # Pushes come one at a time, which is faster than saving only where somebody knows that.
         pushes = bool(common.via_push)

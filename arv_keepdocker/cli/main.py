@@ -187,7 +187,7 @@ def _connect(options: argparse.Namespace, display: Display, api: Any) -> Arvados
         return ArvadosClient(api, options.retries, display)
     problem = distrusted(os.environ)
     if problem is not None:
-        display.warning(f"{problem}: what is kept there of Arvados' API is not used")
+        display.warning(f"{problem}: the cached description of Arvados' API is not used")
     return ArvadosClient.connect(options.retries, display, cache=problem is None)
 
 
@@ -210,5 +210,5 @@ def _stops_explained(options: argparse.Namespace) -> Iterator[None]:
         checks = options.from_arvados is not None and options.dry_run
         writes = not options.force and not options.dry_run
         if stop is not None and options.resume and options.use_cache and (checks or writes):
-            stop.hint = "The same command goes on where this one has stopped."
+            stop.hint = "The same command continues where this one stopped."
         raise

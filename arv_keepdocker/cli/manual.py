@@ -28,7 +28,7 @@ def page(parser: argparse.ArgumentParser, version: str, date: str) -> str:
         "EXIT STATUS": [
             *_table({f"`{status}`": meaning for status, meaning in help_texts.EXIT_STATUSES.items()}),
             ".PP",
-            "New statuses may be added: take one that you do not know for a failure.",
+            "New statuses may be added: treat one that you do not know as a failure.",
         ],
         "ENVIRONMENT": _table({f"`{variable}`": meaning for variable, meaning in help_texts.ENVIRONMENT.items()}),
         "FILES": _table({f"_{path}_": meaning for path, meaning in help_texts.FILES.items()}),

@@ -121,7 +121,7 @@ def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> 
     found = reference.parse(image, tag)
     if options.from_registry:
         if found.name is None:
-            raise UsageError(f"{found} is an id, by which no registry knows an image; give its name")
+            raise UsageError(f"{found} is an id, and registries know images only by name; give the name")
     elif options.from_archive is None and options.from_arvados is None:
         return found
     elif found.name is None:
@@ -136,7 +136,7 @@ def _switch(option: bool | None, variable: str) -> bool | None:
         return option
     setting = os.environ.get(variable, "").lower()
     if setting not in _SWITCH:
-        raise UsageError(f"{variable} is {setting!r}; it can be 1 or 0")
+        raise UsageError(f"{variable} is {setting!r}; it must be 1 or 0")
     return _SWITCH[setting]
 
 

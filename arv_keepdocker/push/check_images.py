@@ -121,4 +121,4 @@ class _Pipeline:
 
     def _tell_what_is_known(self) -> None:
         if self._checks.count:
-            self._tools.display.note("what a check that was stopped has found whole is not read again")
+            self._tools.display.note("what an interrupted check found whole is not read again")

@@ -33,7 +33,7 @@ def check_storable(project: str, request: Request, tools: Tools) -> None:
     takes = f"takes the formats {', '.join(map(repr, formats))}" if formats else "does not say which formats it takes"
     problem = f"the cluster {takes}; the image's is {_FORMAT!r}"
     if not request.force_image_format:
-        raise ArchiveError(problem, "With --force-image-format it is stored all the same.")
+        raise ArchiveError(problem, "To store it anyway, use --force-image-format.")
     tools.display.warning(problem)
 
 
@@ -65,7 +65,7 @@ def warn_of_preferred(outcome: Outcome, tools: Tools) -> None:
             return
         content = catalog.client.get("collections", outcome.collection)["portable_data_hash"]
     except ArvadosError as error:
-        tools.display.warning(f"could not find out which image a workflow gets that asks for {name}: {error}")
+        tools.display.warning(f"could not find out which image a workflow that asks for {name} gets: {error}")
         return
     tools.display.warning(
         f"a workflow that asks for {name} gets another image, {other.image_id} in {other.collection} "

@@ -69,7 +69,7 @@ class Fault:
             try:
                 re.compile(pattern or "")
             except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
 
     def matches(self, subject: Subject) -> bool:
         return (

@@ -94,7 +94,7 @@ class Resource:
 
     @functools.cached_property
     def encoded(self) -> list[Attribute]:
-        """The columns that hold something else than the attribute's value."""
+        """The columns that hold something other than the attribute's value."""
         return [a for a in self.stored.values() if a.is_json or a.type == "boolean"]
 
     def new_uuid(self) -> str:

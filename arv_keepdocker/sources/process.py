@@ -223,7 +223,7 @@ class _Collector:
         try:
             self._thread.start()
         except RuntimeError as error:
-            raise EngineError(f"what the engine says cannot be read: {error}") from error
+            raise EngineError(f"the engine's output cannot be read: {error}") from error
 
     def _read(self) -> None:
         with self._pipe:

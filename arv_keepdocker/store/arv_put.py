@@ -34,7 +34,7 @@ def option_parsers() -> list[argparse.ArgumentParser]:
 
 def _retries(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
     return int(text)
 
 
@@ -91,7 +91,7 @@ def put(path: str, filename: str, words: Sequence[str], api: Any) -> str:
     # With --silent nothing is written to `output`.
     uuid = str(result or output.getvalue()).strip()
     if not uuid:
-        raise ArvadosError("arv-put failed: " + ("; ".join(complaints) or "it made no collection"))
+        raise ArvadosError("arv-put failed: " + ("; ".join(complaints) or "it did not create a collection"))
     return uuid
 
 

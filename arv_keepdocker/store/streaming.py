@@ -68,7 +68,7 @@ class StreamingUploader:
         seconds = self.catalog.client.signature_seconds
         if self.reuse and seconds is not None and seconds <= _MARGIN:
             self.display.note(
-                f"this cluster's signatures are good for {seconds} s: nothing that Arvados has already can be reused"
+                f"this cluster's signatures expire after {seconds} s, so nothing that Arvados has can be reused"
             )
 
     def layer_states(self, name: str | None, layers: Iterable[tuple[str, int]]) -> tuple[LayerState, ...]:
@@ -182,7 +182,7 @@ class StreamingUpload:
                 hint = "Try again with --force, which sends every block." if reused else None
                 raise ArvadosError(str(error), hint) from error
             why = "signatures of blocks may have expired" if expired else str(error)
-            uploader.display.warning(f"{why}; sending every block once more, also those that Arvados has")
+            uploader.display.warning(f"{why}; sending every block again, even those that Arvados has")
             return None
 
     def _sent_again(self) -> _Uploaded:
@@ -197,7 +197,7 @@ class StreamingUpload:
             except LostLayerError as error:
                 if not self._source.repeatable:
                     raise
-                self._uploader.display.warning(f"{error}; sending every block, also those that Arvados has")
+                self._uploader.display.warning(f"{error}; sending every block, even those that Arvados has")
                 self._uploaded = self._sent_again()
         return self._uploaded
 
@@ -238,7 +238,8 @@ class StreamingUpload:
         sent = sender.sent if alone else composed.sent
         reused = sender.reused if alone else arrangement.size - composed.sent
         if journal is not None and journal.problem is not None:
-            uploader.display.warning(f"no notes of what was sent: {journal.problem.strerror or journal.problem}")
+            problem = journal.problem.strerror or journal.problem
+            uploader.display.warning(f"cannot keep notes of what was sent: {problem}")
         text = manifest(f"{arrangement.image_id}.tar", arrangement.size, composed.locators)
         fetched = self._source.fetched or 0
         content = Content(portable_data_hash(text), arrangement.size, sent, reused, fetched, composed.layers)
@@ -279,7 +280,7 @@ class StreamingUpload:
         except ArvadosError as error:
             resumes = uploader.resume and uploader.remember and uploader.journal is not None
             goes_on = resumes and error.retry_reason is not None
-            hint = "What was sent need not be sent again: try the same command again." if goes_on else None
+            hint = "Run the same command again; what was sent is not sent again." if goes_on else None
             raise ArvadosError(f"{self._source.what} could not be stored: {error}", error.hint or hint) from error
 
 

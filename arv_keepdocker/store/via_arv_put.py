@@ -103,9 +103,9 @@ class ArvPutUploader:
             if universal and path.stat().st_size != arrange(image, universal).size:
                 raise ArchiveError("it is another archive")
         except (ArchiveError, OSError) as error:
-            self.display.warning(f"saving the image again, for what an earlier run has saved is not usable: {error}")
+            self.display.warning(f"saving the image again, because what an earlier run saved cannot be used: {error}")
             return None
-        self.display.note(f"going on with the image that an earlier run has saved to {path}")
+        self.display.note(f"continuing with the image that an earlier run saved to {path}")
         return members, image
 
     def _saved(self, source: EngineSource, wanted: Selection, path: Path, counter: Counter) -> tuple[Members, Image]:
@@ -203,7 +203,7 @@ class ArvPutUpload:
                 uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.client.api)
             uploader.catalog.plan_recording(uuid, entry).carry_out()
         except ArvadosError as error:
-            hint = f"What was saved is kept in {self._path}; the same command goes on from there."
+            hint = f"What was saved is kept in {self._path}; the same command continues from there."
             own_hint = hint if uploader.resume else None
             raise ArvadosError(
                 f"image {entry.image_id} could not be stored: {error}", error.hint or own_hint

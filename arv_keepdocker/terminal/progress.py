@@ -177,7 +177,7 @@ class Progress(Activity):
             # It is there when Keep has answered to the last byte; then nothing is shown any more.
             words = [f"{min(100 * there // max(total, 1), 99)}%", f"{there >> 20} of {total >> 20} MiB"]
         if (seconds := self._standing()) is not None:
-            words += [f"nothing moves for {_clock(seconds)}", "time left unknown"]
+            words += [f"stalled for {_clock(seconds)}", "time left unknown"]
         else:
             rate, left = self._sending.rate, self._left(there, total)
             words.append(f"{self._counts.moved >> 20} {'new' if self._dry_run else 'sent'}")
@@ -246,7 +246,7 @@ class CheckProgress(Activity):
         words = [f"{min(100 * read // max(self._total, 1), 99)}%", f"{read >> 20} of {self._total >> 20} MiB"]
         left = _seconds(max(self._total - read, 0), rate)
         if self._pace.is_still:
-            words += [f"nothing moves for {_clock(self._pace.idle)}", "time left unknown"]
+            words += [f"stalled for {_clock(self._pace.idle)}", "time left unknown"]
         else:
             words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
             words.append(f"{_clock(max(left, 1))} left" if left is not None else "time left unknown")

@@ -31,7 +31,7 @@ SCENES = (
     ("Once more: it is there", "bio/tool:1.1", None),
     ("A dry run of what is new", "--dry-run bio/tool:1.2", None),
     ("Interrupted with Ctrl-C", "bio/other:1.0", 60),
-    ("The same command goes on", "bio/other:1.0", None),
+    ("The same command continues", "bio/other:1.0", None),
     ("Twenty images that share three bases", f"--images-from {LIST}", None),
     ("What is there", "images bio/tool:1.1 --format wide", None),
 )

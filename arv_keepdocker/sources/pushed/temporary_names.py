@@ -82,7 +82,7 @@ class TemporaryNames:
         try:
             was_there = engine.untag(image_id, name)
         except EngineError as error:
-            self._warn(f"the temporary name {name} is left in {engine.name}, until the next run: {error}")
+            self._warn(f"the temporary name {name} stays in {engine.name} until the next run: {error}")
             return
         if was_there or anyway:
             path.unlink(missing_ok=True)

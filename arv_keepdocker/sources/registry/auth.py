@@ -163,7 +163,7 @@ class Authorization:
         parts = split(realm)
         plain = self._transport.insecure or (self.plain and is_loopback(parts.hostname or ""))
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and plain)):
-            raise RegistryError(f"the registry wants a token of {host_of(realm)}, which is not asked by HTTPS")
+            raise RegistryError(f"the registry wants a token of {host_of(realm)}, which does not use HTTPS")
 
 
 def error_words(body: bytes) -> str:
@@ -185,7 +185,7 @@ def error_words(body: bytes) -> str:
 
 def _checked(token: object) -> str:
     if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-        raise RegistryError("the registry's token server gave no token that can be used")
+        raise RegistryError("the registry's token server gave no usable token")
     return token
 
 

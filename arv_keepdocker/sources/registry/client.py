@@ -95,7 +95,7 @@ class RegistryClient:
         """A blob that is kept in memory, compared with its digest."""
         body = b"".join(self.blob(digest, size))
         if sha256(body) != digest:
-            raise RegistryError(f"{self.name.host} sent something else than blob {digest}")
+            raise RegistryError(f"{self.name.host} sent something other than blob {digest}")
         return body
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
@@ -134,7 +134,7 @@ class RegistryClient:
         with contextlib.closing(self._send("GET", f"blobs/{download.digest}", headers)) as answer:
             if answer.status == 416 and headers:
                 download.by_range = False
-                raise TemporaryError(f"{host_of(answer.url)} has no rest of blob {download.digest}", wait=0.0)
+                raise TemporaryError(f"{host_of(answer.url)} cannot send the rest of blob {download.digest}", wait=0.0)
             if answer.status not in (200, 206):
                 raise self._failed(f"blob {download.digest}", answer)
             pieces = download.take(answer)
@@ -205,7 +205,7 @@ class RegistryClient:
         found = sha256(body)
         for digest in (reference, answer.header("Docker-Content-Digest")):
             if DIGEST.fullmatch(digest) and digest != found:
-                raise RegistryError(f"{self.name.host} sent something else than manifest {digest}")
+                raise RegistryError(f"{self.name.host} sent something other than manifest {digest}")
         return found
 
     def _failed(self, what: str, answer: Answer) -> RegistryError:

@@ -43,7 +43,7 @@ def ask(program: str, server: str, seconds: float = _SECONDS) -> tuple[str, str]
     except (ValueError, LookupError, TypeError, RecursionError):
         username = secret = None
     if not isinstance(username, str) or not isinstance(secret, str):
-        raise HelperError("its answer is no user name and secret")
+        raise HelperError("its answer is not a user name and a secret")
     return (username, secret) if secret else None
 
 

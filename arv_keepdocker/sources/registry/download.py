@@ -52,5 +52,5 @@ class Download:
         found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range").strip())
         if found is None or int(found[1]) > self.done or found[3] not in ("*", str(self.size)):
             self.by_range = False
-            raise TemporaryError(f"{host_of(answer.url)} sent another part of a blob than it was asked for", wait=0.0)
+            raise TemporaryError(f"{host_of(answer.url)} sent a part of a blob that was not asked for", wait=0.0)
         return int(found[1])

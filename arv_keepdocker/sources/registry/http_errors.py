@@ -51,7 +51,7 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
     kinds = [(type(each).__name__, each) for each in chain]
     via = " (by way of the proxy that the environment names)" if any(name == "ProxyError" for name, _ in kinds) else ""
     if any(isinstance(each, socket.gaierror) for each in chain):
-        return UnreachableError(f"there is no host {host} to be found{via}")
+        return UnreachableError(f"the host {host} was not found{via}")
     if any(isinstance(each, ConnectionRefusedError) for each in chain):
         message = f"{host} refuses connections{via}"
         return TemporaryError(message) if known else UnreachableError(message)
@@ -64,7 +64,7 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
             hint = "If it speaks plain HTTP only, --insecure-registry accepts that."
             return UnreachableError(f"{host} does not speak TLS as it should{via}", hint)
         if isinstance(error, ValueError):
-            return RegistryError(f"{host} cannot be asked: the URL or the proxy that the environment names is none")
+            return RegistryError(f"{host} cannot be asked: the URL or the environment's proxy is not valid")
         return TemporaryError(f"the connection to {host} was lost{via}", lost=True)
     return RegistryError(f"{host} cannot be asked: {type(error).__name__}")
 

@@ -92,7 +92,7 @@ def choose_platform(client: Documents, index: Index, wanted: Platform | None, wh
             return manifest
     names = list(dict.fromkeys(map(str, there[:_SHOWN])))
     raise ImageNotFoundError(
-        f"{what} is there for {', '.join(names) or 'no platform'}, but not for {platform}",
+        f"{what} exists for {', '.join(names) or 'no platform'}, but not for {platform}",
         f"Choose one with --platform, as in --platform {names[0]}." if names else None,
     )
 
@@ -116,13 +116,13 @@ def parse(document: Document, what: str) -> ImageManifest | Index:
         raise ArchiveError(f"{what} is neither an image nor an index of images, but {quoted(media_type)}")
     types = INDEX_TYPES if isinstance(manifests, list) else MANIFEST_TYPES
     if content.get("mediaType") and media_type not in types:
-        raise ArchiveError(f"{what} is no container image, but {quoted(media_type)}")
+        raise ArchiveError(f"{what} is not a container image, but {quoted(media_type)}")
     if isinstance(manifests, list):
         return Index(document.digest, tuple(_images(manifests, what)))
     config = _descriptor(content.get("config"), what)
     artifact = content.get("artifactType") or (config.media_type if config.media_type not in CONFIG_TYPES else None)
     if artifact:
-        raise ArchiveError(f"{what} is no container image, but {quoted(str(artifact))}")
+        raise ArchiveError(f"{what} is not a container image, but {quoted(str(artifact))}")
     return ImageManifest(document.digest, config, tuple(_layers(layers or [], what)))
 
 
@@ -148,12 +148,10 @@ def _layers(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
         descriptor = _descriptor(each, what)
         assert isinstance(each, Object)
         if each.get("urls"):
-            raise ArchiveError(
-                f"{what} has a foreign layer, {descriptor.digest}, which is elsewhere than in the registry"
-            )
+            raise ArchiveError(f"{what} has a foreign layer, {descriptor.digest}, which is not in the registry")
         is_tar = descriptor.media_type.startswith(LAYER_PREFIXES) and descriptor.media_type.endswith(_LAYER_ENDINGS)
         if not is_tar:
-            raise ArchiveError(f"{what} has a layer that is no tar, but {quoted(descriptor.media_type)}")
+            raise ArchiveError(f"{what} has a layer that is not a tar, but {quoted(descriptor.media_type)}")
         yield descriptor
 
 
@@ -172,7 +170,7 @@ def _leaves(client: Documents, index: Index) -> Iterator[Descriptor]:
         seen.add(descriptor.digest)
         inner = fetch(client, descriptor.digest)
         if not isinstance(inner, Index):
-            raise ArchiveError(f"{descriptor.digest} of {client.name} is said to be an index and is none")
+            raise ArchiveError(f"{descriptor.digest} of {client.name} is declared to be an index but is not one")
         count += len(inner.manifests)
         if depth == _MAX_DEPTH or count > _DESCRIPTORS_LIMIT:
             raise ArchiveError(f"{client.name} has too many indexes in indexes")
@@ -182,7 +180,7 @@ def _leaves(client: Documents, index: Index) -> Iterator[Descriptor]:
 def _image(client: Documents, digest: str) -> ImageManifest:
     found = fetch(client, digest)
     if not isinstance(found, ImageManifest):
-        raise ArchiveError(f"{digest} of {client.name} is said to be an image and is an index")
+        raise ArchiveError(f"{digest} of {client.name} is declared to be an image but is an index")
     return found
 
 

@@ -191,7 +191,7 @@ class RegistrySource:
             return blob.finish(layer.digest, layer.diff_id)
         except WrongDigestError:
             if not again:
-                raise RegistryError(f"{client.name.host} sent something else than blob {layer.digest}") from None
+                raise RegistryError(f"{client.name.host} sent something other than blob {layer.digest}") from None
         finally:
             blob.abandon()
         return self._download(sink, layer, client, again=False)
