@@ -1,4 +1,4 @@
-"""Completion for bash and zsh: shtab makes it from the parser, told here what the values of arguments can be."""
+"""Completion for bash and zsh: shtab makes it from the parser, this module adds the possible values of arguments."""
 
 import argparse
 import re

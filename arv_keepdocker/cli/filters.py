@@ -1,4 +1,4 @@
-"""Which of the images that Arvados has are listed, and in which order."""
+"""The filters and orders of a listing: `images --filter` and `--sort`."""
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +15,20 @@ Condition = Callable[[StoredImage], bool]
 
 @dataclass(frozen=True)
 class Filters:
-    """What `--filter KEY=VALUE` says, each of the keys any number of times."""
+    """The values of `--filter KEY=VALUE`; each key may be given several times."""
 
     references: Sequence[str] = ()
-    """Patterns of names, one of which is to match."""
+    """Patterns of names; one of them must match."""
     before: Sequence[str] = ()
-    """Images than which those listed are to be older."""
+    """Only images older than all of these are listed."""
     since: Sequence[str] = ()
-    """Images than which those listed are to be newer."""
+    """Only images newer than all of these are listed."""
     dangling: bool | None = None
-    """Whether those listed are to be without a name, or to have one."""
+    """True to list only images without a name, False only images with one, None both."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Filters":
-        """Raises UsageError, which says what is possible, for anything else."""
+        """The filters that the values of `--filter` name. Raises UsageError, with the valid keys, for a mistake."""
         values: Mapping[str, list[str]] = {key: [] for key in ("reference", "before", "since", "dangling")}
         for word in words:
             key, equals, value = word.partition("=")
@@ -42,7 +42,7 @@ class Filters:
         return cls(values["reference"], values["before"], values["since"], _truth(values["dangling"]))
 
     def conditions(self, find: Find) -> list[Condition]:
-        """What an image must be to be listed. Raises ImageNotFoundError where there is no image to compare with."""
+        """The conditions that a listed image meets. Raises ImageNotFoundError if there is no image to compare with."""
         conditions: list[Condition] = []
         if self.references:
             conditions.append(lambda image: any(_matches(pattern, image.name) for pattern in self.references))
@@ -75,8 +75,8 @@ def _preferred(find: Find, name: str) -> StoredImage:
 
 
 def _matches(pattern: str, name: str | None) -> bool:
-    """As docker does it: a shell's pattern of the name as written for short, with the tag or without, in which `*` and
-    `?` do not match a slash."""
+    """Whether a shell pattern matches a name, by docker's rules: the name is in its short form, with or without the
+    tag, and `*` and `?` do not match a slash."""
     if name is None:
         return False
     short = familiar(name)
@@ -90,12 +90,12 @@ def _matches_parts(pattern: str, text: str) -> bool:
 
 @dataclass(frozen=True)
 class Order:
-    """An order other than that of preference."""
+    """An order other than the API server's preference."""
 
     sort: Callable[[list[StoredImage]], None]
-    """What is equal stays in the order in which it was."""
+    """Sorts the list in place; images that compare equal keep their order."""
     fields: Sequence[str] = ()
-    """Of the collections, beside their UUIDs."""
+    """Fields of the collections that it needs, besides their UUIDs."""
 
 
 ORDERS: Mapping[str, Order] = {

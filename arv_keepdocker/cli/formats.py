@@ -33,7 +33,7 @@ Owners = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Format:
-    """One form: how the lines are written, and what must be asked for."""
+    """One format: how the lines are written, and which fields it needs."""
 
     write: Callable[[Sequence[StoredImage], Owners, bool, int | None], Iterable[str]]
     """From the images, the names of their owners, whether long ids are cut, and how many columns there are on a
@@ -45,7 +45,7 @@ class Format:
 
 
 def _table(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int | None) -> Iterator[str]:
-    """As upstream has it."""
+    """The same table as upstream's."""
     yield _ROW.format(*_TITLES)
     end = _ID_LENGTH if cut else None
     for image in images:
@@ -77,7 +77,7 @@ def _wide(images: Sequence[StoredImage], owners: Owners, cut: bool, columns: int
 
 
 def _narrow(widths: list[int], columns: int) -> None:
-    """Make columns narrower, the widest of a group first, until all fit."""
+    """Narrow the columns, the widest of a group first, until the table fits."""
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
     for group, least in _NARROWER:
         while excess > 0 and widths[widest := max(group, key=widths.__getitem__)] > least:
@@ -112,7 +112,7 @@ FORMATS = {
 
 
 def _object(image: StoredImage, owners: Owners) -> dict[str, object]:
-    """All that is known of an image; what is not is null."""
+    """All that is known about an image; what is unknown is null."""
     name = Reference() if image.name is None else split_recorded(image.name)
     return {
         "repository": name.repository,
@@ -135,7 +135,7 @@ def _iso_or_none(time: datetime.datetime | None) -> str | None:
 
 
 def _readable_size(size: int) -> str:
-    """As docker has it: decimal, with three digits."""
+    """The size as docker prints it: decimal units, three digits."""
     number, unit = float(size), 0
     while number >= 999.5 and unit < len(_UNITS) - 1:
         number, unit = number / 1000, unit + 1

@@ -1,5 +1,5 @@
-"""What the program says of itself, in tables from which the help and the manual page are made, and which tests compare
-with what it does. Between backquotes is what is typed as it stands."""
+"""The texts from which the help and the manual page are made, in tables that tests compare with what the program does.
+Text between backquotes is typed literally."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""The command that stores many images: their names in, a line for each out."""
+"""The command that stores many images: it reads their names, and prints a line for each."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ _LONGEST_LINE = 1000
 
 
 def store_images(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
-    """Store what the lines of a file name; one that fails does not stop the others."""
+    """Store the images that the lines of a file name; a failure does not stop the others."""
     with display.waiting("standard input" if options.images_from == "-" else options.images_from):
         images = _images(options.images_from)
     common = make_request(options)
@@ -65,7 +65,7 @@ def store_images(options: argparse.Namespace, connect: Callable[[], ArvadosClien
 
 
 def _images(file: str) -> list[str]:
-    """Those that the lines name. Raises KeepdockerError."""
+    """The images that the lines name. Raises KeepdockerError if there are none, or the file cannot be read."""
     if file == "-":
         check_stdin("--images-from")
     try:

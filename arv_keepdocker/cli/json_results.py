@@ -1,4 +1,4 @@
-"""What programs get of an image that was stored, or would be."""
+"""The JSON objects that describe one stored, failed or checked image."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # only a check needs it
 
 
 def of_outcome(image: str | None, outcome: Outcome, dry_run: bool) -> dict[str, object]:
-    """All that is known of an image that was stored; see `help_texts.RESULT_KEYS`."""
+    """All that is known about an image that was stored; see `help_texts.RESULT_KEYS`."""
     entry, content = outcome.plan.entry, outcome.content
     names = dict.fromkeys([entry.name, *entry.further_names, *outcome.plan.names])
     layers = content.layers if content is not None else None
@@ -41,7 +41,7 @@ def of_failure(image: str | None, error: KeepdockerError) -> dict[str, object]:
 
 
 def of_verdict(image: str, verdict: "Verdict") -> dict[str, object]:
-    """What has come of the check of an image; see `help_texts.CHECK_KEYS`."""
+    """The result of checking an image; see `help_texts.CHECK_KEYS`."""
     located, facts = verdict.located, verdict.facts
     return {
         "image": image,

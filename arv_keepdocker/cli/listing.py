@@ -18,22 +18,22 @@ from .formats import FORMATS, QUIET
 from .results import Result
 
 _TAGS = 10
-"""Tags that are named where another was looked for."""
+"""How many existing tags the message about a missing one names."""
 _LINES = 1000
 """Lines that are written at a time."""
 
 
 def list_images(options: argparse.Namespace, connect: Callable[[], ArvadosClient], columns: int | None) -> Result:
-    """The listing that the options ask for; `connect` is called when these are checked. On a terminal, it has
-    `columns` to fit into."""
+    """The listing that the options ask for; `connect` is called once they are checked. `columns` is the terminal's
+    width, None if stdout is no terminal."""
     with _without_garbage_collection():
         return Result(_listing(options, connect, columns), whole=False)
 
 
 @contextlib.contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Python would look again and again through tens of thousands of images, of which none is garbage: a quarter of
-    the time."""
+    """Python would scan tens of thousands of images again and again, none of them garbage, for a quarter of the time
+    that a listing takes."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -49,7 +49,7 @@ def _listing(options: argparse.Namespace, connect: Callable[[], ArvadosClient], 
     order = ORDERS.get(options.sort)
     client = connect()
     if options.project_uuid is not None:
-        Catalog(client).projects.get(options.project_uuid)  # what is not there is not empty
+        Catalog(client).projects.get(options.project_uuid)  # a missing project is an error, not an empty listing
     fields = {*form.fields, *(order.fields if order is not None else ())}
 
     def find(name: str) -> list[StoredImage]:
@@ -73,7 +73,7 @@ def _listing(options: argparse.Namespace, connect: Callable[[], ArvadosClient], 
 
 
 def _not_listed(client: ArvadosClient, text: str, project: str | None) -> ImageNotFoundError:
-    """Says what was looked for, and what there is of that repository."""
+    """The error for a name that is not found; its hint names the repository's tags."""
     name, tag = reference.split_query(text)
     repository = name.partition("@")[0]
     looked_for = text if text.lower().startswith("sha256:") else f"{name}:{tag or reference.DEFAULT_TAG}"

@@ -1,4 +1,4 @@
-"""The command as a process: signals, errors in words, and the exit status; which command it is."""
+"""The command as a process: it chooses the command, handles signals, reports errors, and sets the exit status."""
 
 import argparse
 import contextlib
@@ -27,7 +27,7 @@ from .results import Result, print_result
 from .storing import store_image
 
 _SCRIPT = 4096
-"""Bytes at the beginning of an installed script that tell whose it is."""
+"""Bytes to read of an installed script to see which package it belongs to."""
 
 
 def main(
@@ -40,10 +40,10 @@ def main(
     """Run the command and end with SystemExit; see `arv_keepdocker.main`."""
     stdout = sys.stdout if stdout is None else stdout
     stderr = sys.stderr if stderr is None else stderr
-    display = Display(stderr if stderr is not None else io.StringIO())  # it may be closed
+    display = Display(stderr if stderr is not None else io.StringIO())  # stderr may be closed
     with _whole_process() if install_sig_handlers else contextlib.nullcontext():
         try:
-            with contextlib.ExitStack() as stack:  # a listing is asked for while it is printed
+            with contextlib.ExitStack() as stack:  # a listing is requested while it is printed
                 result = _run(sys.argv[1:] if arguments is None else arguments, display, stdout, api, stack)
                 print_result(result, stdout, display)
         except (Exception, _Interrupted) as error:
@@ -53,8 +53,8 @@ def main(
 
 @contextlib.contextmanager
 def _whole_process() -> Iterator[None]:
-    """The process is ours: its signals, its limits, and what is left in its streams."""
-    # A core file would have the token in it; docker, which inherits this, would have it in its environment.
+    """Set up signal handlers and limits for a process that runs nothing but this command, and restore them."""
+    # A core file would contain the token: in our memory, and in the environment of docker, which inherits the limit.
     core_limits = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, core_limits[1]))
     handlers = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -69,7 +69,7 @@ def _whole_process() -> Iterator[None]:
 
 
 def _end(error: BaseException, display: Display) -> NoReturn:
-    """Say what was wrong, and end with its exit status."""
+    """Report the error, and exit with its status."""
     display.close()
     interrupted = _interruption(error)
     if interrupted is not None:
@@ -87,7 +87,7 @@ def _end(error: BaseException, display: Display) -> NoReturn:
 
 
 class _Interrupted(SystemExit):
-    """A signal asks for the end. A SystemExit, since arv-put would save half a file after a KeyboardInterrupt."""
+    """Raised for a signal. It is a SystemExit because arv-put would save half a file after a KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -96,7 +96,7 @@ class _Interrupted(SystemExit):
 
 
 def _interruption(error: BaseException | None) -> _Interrupted | None:
-    """The signal's, also where something that was cleaning up after it (the SDK's cache does) has failed in turn."""
+    """The interruption that led to the error, if any: a cleanup after it, as of the SDK's cache, may have failed."""
     while error is not None and not isinstance(error, _Interrupted):
         error = error.__cause__ or error.__context__
     return error
@@ -109,7 +109,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _run(
     arguments: Sequence[str], display: Display, stdout: TextIO | None, api: Any, stack: contextlib.ExitStack
 ) -> Result:
-    """Do what the arguments ask for. The `stack` is closed when the result has been printed."""
+    """Run what the arguments ask for. The `stack` is closed after the result has been printed."""
     if "--version" in _before_dashes(arguments):
         _tell_of_another_program(display)
         return _version()  # without the half second that importing the SDK for the parser takes
@@ -129,7 +129,7 @@ def _run(
     if usage.lists(options, given):
         return list_images(options, connect, streams.columns(stdout))
     if options.images_from is not None:
-        stack.enter_context(_stops_explained(options))  # they are stored while the results are printed
+        stack.enter_context(_stops_explained(options))  # the images are stored while the results are printed
         return store_images(options, connect, display)
     with _mistakes_hinted_at(options.image), _stops_explained(options):
         return store_image(options, connect, display)
@@ -156,7 +156,7 @@ def _style(options: argparse.Namespace, display: Display) -> Style:
 
 
 def _tell_of_another_program(display: Display) -> None:
-    """Who runs `keepdocker` may run `arv-keepdocker` tomorrow, which may be arvados-python-client's."""
+    """Tell users of `keepdocker` if the `arv-keepdocker` beside it is another program, such as upstream's."""
     directory, name = os.path.split(sys.argv[0])
     beside = os.path.join(directory, PROGRAM)
     if name != "keepdocker":
@@ -170,7 +170,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Mapping[str, s
     """The options, and which of them were given; see `usage.lists`."""
     parser = option_parser()
     before = _before_dashes(arguments)
-    # Intermixed, so that options may stand between IMAGE and TAG; it would take what follows `--` for options too.
+    # Intermixed parsing allows options between IMAGE and TAG, but would also parse what follows `--` as options.
     options = parser.parse_intermixed_args(before)
     for word in arguments[len(before) + 1 :]:
         if options.image is None:
@@ -202,7 +202,7 @@ def _mistakes_hinted_at(word: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stops_explained(options: argparse.Namespace) -> Iterator[None]:
-    """Say of a run that a signal has stopped that nothing is lost, where that is so."""
+    """If a signal stops the run and its work is kept, say that the same command continues it."""
     try:
         yield
     except BaseException as error:

@@ -80,7 +80,7 @@ def _objects() -> list[str]:
 
 
 def _invocation(action: argparse.Action) -> str:
-    """How the option is written: its names, and what its value is."""
+    """How the option is written: its names and its value."""
     if not action.option_strings:
         return f"\\fI{action.metavar}\\fR"
     names = ", ".join(f"\\fB{_escaped(option)}\\fR" for option in action.option_strings)
@@ -104,7 +104,7 @@ def _table(rows: Mapping[str, str]) -> list[str]:
 
 
 def _text(words: str) -> str:
-    """With what is between backquotes in bold, and what is between underscores in italics where it begins the text."""
+    """The text with backquoted parts in bold and, at its beginning, a part between underscores in italics."""
     text = re.sub(r"`([^`]*)`", r"\\fB\1\\fR", _escaped(words))
     text = re.sub(r"^_(.*)_$", r"\\fI\1\\fR", text)
     return "\n".join(map(_not_a_request, textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)))
@@ -115,5 +115,5 @@ def _escaped(words: str) -> str:
 
 
 def _not_a_request(line: str) -> str:
-    """A line that begins with a period or an apostrophe would be a command to man."""
+    """Escape a line that begins with a period or an apostrophe: man would take it for a request."""
     return f"\\&{line}" if line.startswith((".", "'")) else line

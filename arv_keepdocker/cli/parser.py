@@ -56,11 +56,11 @@ _ARV_PUTS: Mapping[str, tuple[str, str]] = {
 
 
 class HelpAskedFor(Exception):
-    """Its only argument is the help, which is a result like others."""
+    """Raised when help is asked for; its only argument is the help text, which is printed like any other result."""
 
 
 class _Help(argparse.Action):
-    """`--help` shows all options, `-h` those that are used most."""
+    """`--help` shows all options, `-h` the most used ones."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -70,7 +70,7 @@ class _Help(argparse.Action):
 
 
 class Parser(argparse.ArgumentParser):
-    """Knows which options were given, whatever their values; only those that upstream has can be abbreviated."""
+    """Records which options were given, whatever their values; only upstream's options can be abbreviated."""
 
     def __init__(self, **words: Any) -> None:
         super().__init__(**words)
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {PROGRAM} --help")
 
     def format_short_help(self) -> str:
-        """The usage and the options that are used most."""
+        """The usage and the most used options."""
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, self._actions, [])
         formatter.add_text(self.description)
@@ -131,7 +131,7 @@ def option_parser() -> Parser:
 
 
 def _epilog() -> str:
-    """The tables beside the options."""
+    """The tables that follow the options."""
     tables: Mapping[str, Mapping[str, str]] = {
         "exit status": {str(status): meaning for status, meaning in help_texts.EXIT_STATUSES.items()},
         "environment": help_texts.ENVIRONMENT,
@@ -185,7 +185,7 @@ def _add_source_options(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_other_sources(group: argparse._ArgumentGroup) -> None:
-    """Those that need no engine."""
+    """Add the options for sources that need no engine."""
     group.add_argument(
         "--from-archive",
         metavar="FILE",

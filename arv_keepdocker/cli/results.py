@@ -1,4 +1,4 @@
-"""What goes to stdout, and what exit status that means."""
+"""Prints a command's result to stdout."""
 
 import contextlib
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ class Result:
 
     pieces: Iterable[str]
     status: int = 0
-    """The exit status, known when all pieces are."""
+    """The exit status; final once all pieces have been produced."""
     whole: bool = True
-    """Whether it is an error if nobody reads it to its end."""
+    """Whether a reader that does not read all of it is an error."""
 
 
 def print_result(result: Result, stdout: TextIO | None, display: Display) -> None:
-    """Raises KeepdockerError where it cannot be written to its end."""
+    """Write the result to stdout. Raises KeepdockerError if not all of it can be written."""
     shown = f", which is: {''.join(result.pieces)}" if result.whole and isinstance(result.pieces, list) else ""
     if stdout is None:  # closed when Python started
         raise KeepdockerError(f"there is no standard output for the result{shown}")
@@ -33,7 +33,7 @@ def print_result(result: Result, stdout: TextIO | None, display: Display) -> Non
         except BrokenPipeError as error:
             if result.whole:
                 raise KeepdockerError(f"nobody reads the result{shown}") from error
-            return  # whoever reads has seen enough, as in `| head`
+            return  # the reader has seen enough, as in `| head`
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise KeepdockerError(f"{reason} while writing the result{shown}") from error

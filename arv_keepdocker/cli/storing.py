@@ -1,4 +1,4 @@
-"""The command that stores an image: options in, the collection's UUID out."""
+"""The command that stores an image, according to the options, and prints its collection's UUID."""
 
 import argparse
 import json
@@ -36,11 +36,11 @@ _AS_IN = {
     "--images-from": f"Give it lines, as in: echo IMAGE | {PROGRAM} --images-from -",
 }
 _ARV_PUT_THREADS = 64
-"""It starts all that it may at once, whether they are needed or not."""
+"""The most threads that arv-put is given: it starts all of them at once, whether needed or not."""
 
 
 def store_image(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Result:
-    """Store it as the options say, or tell what that would write; `connect` is called when the options are checked."""
+    """Store the image, or for a dry run say what would be written; `connect` is called once the options are checked."""
     request = make_request(options)
     tools = make_tools(options, connect, display)
     image = " ".join(filter(None, (options.from_arvados, options.image, options.tag))) or None
@@ -58,13 +58,13 @@ def status_of(request: Request, outcome: Outcome) -> int:
 
 
 def make_tools(options: argparse.Namespace, connect: Callable[[], ArvadosClient], display: Display) -> Tools:
-    """What the options say to work with."""
+    """The engine, the catalog and the other tools that the options choose."""
     engine = Engine(options.engine or os.environ.get(ENGINE), display.waiting)
     return Tools(engine, Catalog(connect()), Cache(os.environ), display, sys.executable or "python3")
 
 
 def shown(options: argparse.Namespace, image: str | None, outcome: Outcome) -> str:
-    """What is printed of an image that was given so."""
+    """What is printed for an image; `image` is how it was given."""
     if options.format == "json":
         return json.dumps(json_results.of_outcome(image, outcome, options.dry_run)) + "\n"
     if options.dry_run:
@@ -76,7 +76,7 @@ def shown(options: argparse.Namespace, image: str | None, outcome: Outcome) -> s
 
 
 def make_request(options: argparse.Namespace) -> Request:
-    """What the options ask for. Raises KeepdockerError for what cannot be."""
+    """The options as a request. Raises KeepdockerError if they are invalid or standard input cannot be read."""
     from ..store import arv_put
 
     if options.dry_run and options.via_arv_put:
@@ -109,7 +109,7 @@ def make_request(options: argparse.Namespace) -> Request:
 
 
 def check_stdin(option: str) -> None:
-    """Raise KeepdockerError if there is nothing that the option could read there."""
+    """Raise KeepdockerError if standard input has nothing that the option can read."""
     if sys.stdin is None or sys.stdin.closed:
         raise KeepdockerError(f"standard input, which {option} - reads, is closed")
     if sys.stdin.isatty():
@@ -117,7 +117,7 @@ def check_stdin(option: str) -> None:
 
 
 def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> Reference:
-    """What IMAGE [TAG] means together with the options. Raises UsageError."""
+    """The reference that IMAGE [TAG] means with these options. Raises UsageError if it is none or does not fit them."""
     found = reference.parse(image, tag)
     if options.from_registry:
         if found.name is None:
@@ -131,7 +131,7 @@ def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> 
 
 
 def _switch(option: bool | None, variable: str) -> bool | None:
-    """What the option says, else the environment's variable; None if neither does."""
+    """The value of an option or, without it, of the environment variable; None if neither is set."""
     if option is not None:
         return option
     setting = os.environ.get(variable, "").lower()

@@ -1,4 +1,4 @@
-"""What can be meant together on the command line, and what was probably meant instead."""
+"""Checks which options go together, and guesses what was meant by a likely mistake."""
 
 import argparse
 import os
@@ -12,19 +12,19 @@ from .parser import ARVADOS_LINES
 
 LIST_WORD = "images"
 _LISTING = {"filter", "format", "limit", "quiet", "sort", "trunc"}
-"""Options, by where their values go, that only a listing has."""
+"""Options for listings only, by the parser's `dest`, as in all these sets."""
 _RESULT = {"format"}
-"""Those of them that say what is printed of an image that is stored, too."""
+"""Those that also choose what is printed for a stored image."""
 _BOTH = {"project_uuid", "retries"}
 _ON_STDERR = {"batch", "batch_progress", "no_progress", "progress", "silent"}
-"""Options that change nothing of what is listed. They go with the word `images`, but do not list by themselves."""
+"""Options that do not affect a listing. They can be used with the word `images`, but do not imply a listing."""
 _OF_ENGINES = {"pull": "--pull", "engine": "--engine", "via_push": "--via-push"}
 _FROM = {
     "from_archive": ("--from-archive", "a file"),
     "from_registry": ("--from-registry", "a registry"),
     "from_arvados": ("--from-arvados", "Arvados"),
 }
-"""The options that say where an image comes from, and what has it."""
+"""The options that name a source, by `dest`: the option, and what the source is."""
 
 _TRANSPORT = re.compile(r"(?:[a-z][a-z0-9-]*://|docker-daemon:|containers-storage:)(.+)")
 _FILE_TRANSPORT = re.compile(r"(?:docker|oci)-archive:(.+)")
@@ -33,10 +33,10 @@ _LIST_WORDS = ("ls", "list", "image", LIST_WORD)
 
 
 def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
-    """Whether images are to be listed, and not one stored.
+    """Whether the command line asks for a listing instead of storing an image.
 
-    `given` are the options that are there, by where their values go. Raises UsageError for what cannot be meant: a
-    script's unset variable, in the first place, must not list everything.
+    `given` maps the `dest` of each option that was given to the option. Raises UsageError for a combination that makes
+    no sense; in particular, a script's unset variable must not list everything.
     """
     _check_values(options, given)
     if options.image == LIST_WORD:
@@ -56,7 +56,7 @@ def lists(options: argparse.Namespace, given: Mapping[str, str]) -> bool:
 
 
 def _sources(options: argparse.Namespace) -> tuple[object, ...]:
-    """The options that say what is to be stored, without an IMAGE."""
+    """The options that name what to store, so that no IMAGE is needed."""
     return options.from_archive, options.from_arvados, options.images_from
 
 
@@ -67,7 +67,7 @@ def _named(options: argparse.Namespace) -> str:
 
 
 def _check_result(options: argparse.Namespace, what: str) -> None:
-    """What is printed of an image that is stored."""
+    """Check the options that choose what is printed for a stored image."""
     if options.format not in (None, "json"):
         raise UsageError(f"--format {options.format} is for listing images, and {what} is to be stored")
     if options.portable_data_hash and (options.format or options.dry_run):
@@ -87,7 +87,7 @@ def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None
 
 
 def _check_source(options: argparse.Namespace) -> None:
-    """An image comes from one place."""
+    """Check that the options name one source."""
     if options.images_from is not None and options.image is not None:
         raise UsageError(f"--images-from names the images; {options.image} is one too many")
     if options.images_from == options.from_archive == "-":
@@ -108,7 +108,7 @@ def _check_source(options: argparse.Namespace) -> None:
 
 
 def _check_lines(options: argparse.Namespace) -> None:
-    """Either the lines of a file say what of Arvados is meant, or the command line does."""
+    """Check that either the lines of a file or the command line names the image in Arvados."""
     lines = options.from_arvados is ARVADOS_LINES
     if lines and options.images_from is None:
         raise UsageError("--from-arvados needs a SOURCE: a name, an id, a collection's UUID or a portable data hash")
@@ -140,7 +140,7 @@ def _others(given: Mapping[str, str], without: set[str]) -> str:
 
 
 def probably_meant(word: str) -> str | None:
-    """A hint for who gave this as IMAGE, where it is a likely mistake."""
+    """A hint for a user who gave this word as IMAGE; None if it is no likely mistake."""
     if archive := _FILE_TRANSPORT.fullmatch(word):
         return f"--from-archive {shlex.quote(archive[1])} stores the image in a file."
     if transport := _TRANSPORT.fullmatch(word):

@@ -1,4 +1,4 @@
-"""The commands that check images in Arvados, and print the verdicts."""
+"""The commands that check images in Arvados, and how their verdicts are worded and printed."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ _WORDS = ("good", "mended", "incomplete", "mendable", "broken", "failed")
 
 
 def check_one(options: argparse.Namespace, image: str, request: Request, tools: Tools) -> Result:
-    """Check one image. Raises a KeepdockerError if that cannot be done."""
+    """Check one image and print the verdict. Raises a KeepdockerError if it cannot be checked."""
     (verdict,) = check_images([request], tools)
     if isinstance(verdict, KeepdockerError):
         raise verdict
@@ -32,7 +32,7 @@ def check_one(options: argparse.Namespace, image: str, request: Request, tools: 
 def check_many(
     options: argparse.Namespace, images: Sequence[str], requests: Sequence[Request | KeepdockerError], tools: Tools
 ) -> Result:
-    """Check them, with a line for each; one that cannot be checked does not stop the others."""
+    """Check the images and print a line for each; one that cannot be checked does not stop the others."""
     result = Result([])
     started = time.monotonic()
 
@@ -49,7 +49,7 @@ def check_many(
             else:
                 words[verdict.word] += 1
                 yield _line(options, image, verdict)
-            # The first failure's; what would be written is none.
+            # The status of the first failure; something to write is not a failure.
             broken = isinstance(verdict, KeepdockerError) or bool(verdict.facts.faults)
             if not failed and (broken or not result.status):
                 result.status = status
@@ -72,7 +72,7 @@ def _head(image: str, verdict: Verdict) -> str:
 
 
 def _details(verdict: Verdict) -> list[tuple[str, str]]:
-    """What is said of it, each with what kind of thing it is."""
+    """The verdict's details, each with its kind: a fault, a finding or a step."""
     facts = verdict.facts
     details = [("fault", each) for each in facts.faults]
     details += [("finding", each) for each in facts.findings]

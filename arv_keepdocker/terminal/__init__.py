@@ -1,1 +1,1 @@
-"""What a person sees, and how text gets to where it is read."""
+"""What a person sees on the terminal, and how text is written to the standard streams."""

@@ -16,13 +16,13 @@ _REDRAW_SECONDS = 0.2
 _TO_END_OF_LINE, _TO_END = "\x1b[K", "\x1b[J"
 """What a terminal erases, from the cursor on (ECMA-48: EL, ED)."""
 _COLUMNS = 80
-"""Of a terminal that does not say how many it has."""
+"""The width of a terminal that does not report one."""
 _SHORTEST = 10
-"""Columns of what a line is about."""
+"""The fewest columns that are left for a line's subject."""
 _PATIENCE = 10.0
-"""Seconds that anything may take without a word."""
+"""Seconds that the program may wait without saying so."""
 _REMINDER = 60.0
-"""Seconds after which it is said again what the program waits for."""
+"""Seconds between two messages about the same wait."""
 
 
 class Style(enum.Enum):
@@ -49,7 +49,7 @@ class Display:
         self.quiet = quiet
         self.progress = progress
         self._lines: dict[str, tuple[str, str]] = {}
-        """What is to be seen below everything else, by image: what each line is about, and what is said of that."""
+        """The progress lines at the bottom, by image: the subject of each, and its state."""
         self._height = 0
         """How many lines were drawn; the cursor is in the first of them."""
         self._closed = False
@@ -58,11 +58,11 @@ class Display:
         self._said: dict[str, float] = {}
 
     def hide(self, token: str) -> None:
-        """Never show the token in any spelling; who is told it may repeat it in an answer."""
+        """Never show the token, however it is spelled: a server that receives it may repeat it in an answer."""
         self._secrets.add(token)
 
     def clean(self, text: str) -> str:
-        """Text of several lines without secrets and without what a terminal might obey."""
+        """The text, which may have several lines, without secrets and terminal control sequences."""
         return "\n".join(map(escaped, self._secrets.hidden(text).split("\n")))
 
     def note(self, message: str) -> None:
@@ -70,7 +70,7 @@ class Display:
             self._line(message)
 
     def retrying(self, message: str) -> None:
-        """Say, quiet or not, what went wrong and is tried again."""
+        """Report a failure that is being retried, even if quiet."""
         self._line(message)
 
     def warning(self, message: str) -> None:
@@ -83,9 +83,9 @@ class Display:
 
     @contextlib.contextmanager
     def waiting(self, what: str, at_once: bool = False) -> Iterator[None]:
-        """Say, quiet or not, that the program waits for `what` if the block takes more than 10 seconds.
+        """Report, even if quiet, that the program waits for `what` if the block takes more than 10 seconds.
 
-        With `at_once` that is said now, unless quiet.
+        With `at_once`, it is also reported at the beginning, unless quiet.
         """
         words = f"waiting for {what}"
         if at_once and not self.quiet:
@@ -108,13 +108,13 @@ class Display:
             self._line(words)
 
     def counter(self, what: str, total: int | None) -> "Counter":
-        """A line that counts the bytes of something that may take long; `total` is how many are expected."""
+        """A progress line that counts bytes; `total` is how many are expected."""
         return Counter(self, what, total)
 
     def redraw(self, what: str, state: str = "", image: str = "") -> None:
-        """Show a line below everything else, in the place of the last one of this image.
+        """Show the image's progress line at the bottom, in place of its previous one.
 
-        `what` is cut where it leaves no room for `state`, which changes.
+        `what` is shortened if it leaves no room for `state`, the part that changes.
         """
         with self._writing:
             if not self._closed:
@@ -122,14 +122,14 @@ class Display:
                 self._draw()
 
     def clear(self, image: str = "") -> None:
-        """Take the image's line away."""
+        """Remove the image's progress line."""
         with self._writing:
             if self._lines.pop(image, None) is not None:
                 self._draw()
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """The lines that are redrawn are not there while the block writes something to the terminal."""
+        """Hide the progress lines while the block writes to the terminal."""
         with self._writing:
             self._erase()
             yield
@@ -137,7 +137,7 @@ class Display:
                 self._draw()
 
     def close(self) -> None:
-        """Redraw nothing more, whoever is still at work."""
+        """Redraw nothing more, even if other threads are still at work."""
         with self._writing:
             self._closed = True
             self._lines.clear()
@@ -173,7 +173,7 @@ class Display:
 
 
 class Counter:
-    """A redrawn progress line; does nothing where progress is not wanted."""
+    """A redrawn progress line; does nothing if progress is not shown."""
 
     def __init__(self, display: Display, what: str, total: int | None) -> None:
         self._display = display
@@ -191,7 +191,7 @@ class Counter:
             self._draw()
 
     def close(self) -> None:
-        """There is nothing more to count."""
+        """End the count and remove the line."""
         self._display.clear()
 
     def _draw(self) -> None:
@@ -201,7 +201,7 @@ class Counter:
 
 
 def escaped(text: str) -> str:
-    """`text` with control characters, and whatever else a terminal might obey, escaped."""
+    """The text with control characters, and everything else that can steer a terminal, escaped."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,4 +1,4 @@
-"""A display for one of several images that are stored at a time."""
+"""A display for one of several images that are stored at the same time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from .display import Display
 
 
 class ImageDisplay(Display):
-    """Says of which image it speaks; on a terminal, each has a line of its own that is redrawn."""
+    """Names its image in each message; on a terminal, each image has a progress line of its own."""
 
     is_shared = True
 

@@ -1,7 +1,7 @@
-"""Where a signal may not end things at once.
+"""Postpones the effect of a signal where it must not interrupt at once.
 
-A signal's handler raises, in whatever the main thread is doing. What Python calls by itself when it forks (the logging
-module has such functions) ignores what is raised there, and the signal would be lost.
+A signal handler raises an exception in whatever the main thread is doing. Functions that Python itself calls when it
+forks (the logging module has some) ignore exceptions, so the signal would be lost.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ _postponed: BaseException | None = None
 
 
 def interrupt(interruption: BaseException) -> None:
-    """For a signal's handler: raise the interruption, now, or when the `postponed` block ends that it came in."""
+    """For a signal handler: raise the interruption now or, within a `postponed` block, when that ends."""
     global _postponed
     if not _depth:
         raise interruption
@@ -21,7 +21,7 @@ def interrupt(interruption: BaseException) -> None:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Let interruptions wait until the block ends. Only for the main thread, which is where handlers run."""
+    """Postpone interruptions until the block ends. Only for the main thread, in which signal handlers run."""
     global _depth, _postponed
     _depth += 1
     try:

@@ -1,4 +1,5 @@
-"""How far an upload is: a line that a terminal redraws, one every half a minute elsewhere, or one for programs."""
+"""Shows the progress of an upload or a check: a redrawn line on a terminal, a line every half minute in a log, or lines
+for programs."""
 
 import contextlib
 import threading
@@ -11,15 +12,15 @@ from .display import Display, Style
 from .transfer_rate import Pace, Stopwatch
 
 _SECONDS = {Style.LINE: 0.2, Style.PLAIN: 30.0, Style.BATCH: 1.0}
-"""Between two lines."""
+"""Seconds between two lines."""
 _LOOK = 0.2
-"""Seconds between two looks at what has moved."""
+"""Seconds between two measurements of the rates."""
 _BLOCK = 64 << 20
-"""Bytes that may still have to be sent when the last byte has been read, however fast sending is."""
+"""Bytes that may still be unsent when the last byte has been read, however fast the sending is."""
 
 
 class Activity:
-    """Says, until the `with` block ends, what is happening, and for how long."""
+    """Shows what is happening, and for how long, until the `with` block ends."""
 
     def __init__(self, display: Display, what: str) -> None:
         self._display = display
@@ -55,7 +56,7 @@ class Activity:
                 self._show()
 
     def _look(self) -> None:
-        """See what has moved."""
+        """Measure the rates."""
 
     def _show(self) -> None:
         if self._display.progress is Style.LINE:
@@ -64,44 +65,44 @@ class Activity:
             self._display.note("".join(self._line()))
 
     def _line(self) -> tuple[str, str]:
-        """What it is about, and what is to be said of that."""
+        """The subject of the line, and its state."""
         return self._what, f" ({_clock(self.seconds)})"
 
 
 class Counts(Protocol):
-    """Bytes that go to Keep."""
+    """The bytes that go to Keep."""
 
     @property
     def moved(self) -> int:
-        """Those that were sent, also of blocks that are not there as a whole yet."""
+        """Bytes that were sent, including those of blocks that are not complete yet."""
 
     @property
     def reused(self) -> int:
-        """Those that need not be sent."""
+        """Bytes that need not be sent."""
 
     sending: Stopwatch
     """Runs while there is something to send."""
     full: Stopwatch
-    """Runs while whoever reads waits for what was read to be sent."""
+    """Runs while the reader waits until what it has read is sent."""
 
 
 class Skipped(Protocol):
     skipped: int
-    """Bytes of layers that are in Arvados and were not even read."""
+    """Bytes of layers that are in Arvados and were not read."""
 
 
 class ReadProgress(Protocol):
-    """Bytes that are read to have the image, which may be compressed."""
+    """Bytes that are read from the source, which may be compressed."""
 
     read: int
 
     @property
     def left(self) -> int:
-        """That are still to be read, as far as is known."""
+        """Bytes that are still to be read, as far as is known."""
 
     @property
     def size(self) -> int | None:
-        """An estimate of the bytes of the image's layers."""
+        """An estimate of the image's uncompressed size in bytes; None if there is none."""
 
 
 class Expected(Protocol):
@@ -109,14 +110,14 @@ class Expected(Protocol):
 
     what: str
     activity: str
-    """What happens there, for a line that goes on with the image's name: `docker is saving`."""
+    """What happens there, to be followed by the image's name: `docker is saving`."""
 
     @property
     def read_progress(self) -> ReadProgress: ...
 
 
 class Progress(Activity):
-    """Shows, until the `with` block ends, how much of an image is in Keep: was sent, or was there already."""
+    """Shows how much of an image is in Keep, whether just sent or there before, until the `with` block ends."""
 
     def __init__(
         self,
@@ -128,11 +129,11 @@ class Progress(Activity):
         machine_line: Callable[[int, int | None], str],
         dry_run: bool = False,
     ) -> None:
-        """`name` is what the user calls the image; `machine_line` is what a program is told. With `dry_run` nothing is
-        really sent."""
+        """`name` is what the user calls the image; `machine_line` makes the line for programs, from the bytes done and
+        the total. With `dry_run` nothing is really sent."""
         super().__init__(display, f"{source.activity} {name}")
         self.whole: int | None = None
-        """Bytes of all that is stored, known when everything has been read."""
+        """Bytes of the stored archive, known when everything has been read."""
         self._name = name
         self._counts = counts
         self._units = units
@@ -165,7 +166,7 @@ class Progress(Activity):
 
     def _look(self) -> None:
         self._sending.note(self._counts.sending.seconds, self._counts.moved)
-        # Who waits for what was read to be sent does not read, however fast that would be.
+        # The time in which the reader had to wait for the sender says nothing about how fast it reads.
         self._reading.note(self.seconds - self._counts.full.seconds, self._source.read_progress.read)
 
     def _line(self) -> tuple[str, str]:
@@ -174,7 +175,7 @@ class Progress(Activity):
         there, total = self._in_keep, self._total
         words = [f"{there >> 20} MiB"]
         if total is not None:
-            # It is there when Keep has answered to the last byte; then nothing is shown any more.
+            # 100 % means that Keep has confirmed the last byte; then nothing is shown any more.
             words = [f"{min(100 * there // max(total, 1), 99)}%", f"{there >> 20} of {total >> 20} MiB"]
         if (seconds := self._standing()) is not None:
             words += [f"stalled for {_clock(seconds)}", "time left unknown"]
@@ -186,7 +187,7 @@ class Progress(Activity):
         return self._name, f": {', '.join(words)}"
 
     def _standing(self) -> float | None:
-        """For how many seconds nothing has moved, if it is that long that it says something."""
+        """The seconds since anything moved; None as long as that is not unusual."""
         if self._counts.sending.runs:
             pace = self._sending
         elif self.whole is None:
@@ -196,7 +197,7 @@ class Progress(Activity):
         return pace.idle if pace.is_still else None
 
     def _left(self, there: int, total: int | None) -> float | None:
-        """Seconds until everything is in Keep, if both go on at their own pace: what is slower decides."""
+        """Seconds until everything is in Keep if reading and sending keep their rates; the slower of them decides."""
         if total is None:
             return None
         unsent = max(total - there, 0)
@@ -211,7 +212,7 @@ class Progress(Activity):
 
 
 class CheckProgress(Activity):
-    """Shows, until the `with` block ends, how much has been read of what is checked."""
+    """Shows how much of an image that is checked has been read, until the `with` block ends."""
 
     def __init__(
         self,
@@ -221,7 +222,7 @@ class CheckProgress(Activity):
         total: int,
         machine_line: Callable[[int, int | None], str],
     ) -> None:
-        """`read` tells how many of the `total` bytes; `machine_line` is what a program is told."""
+        """`read` returns how many of the `total` bytes were read; `machine_line` makes the line for programs."""
         super().__init__(display, what)
         self._read = read
         self._total = total

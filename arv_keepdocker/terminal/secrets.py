@@ -1,4 +1,4 @@
-"""What must never be shown: an API token, in whatever spelling it comes back from a library, a server or a program."""
+"""Removes API tokens from text, however a library, a server or a program has spelled them."""
 
 import base64
 import re
@@ -56,7 +56,7 @@ class Secrets:
         return "".join([*pieces, text[end:]])
 
     def _token_spans(self, bare: str) -> Iterator[tuple[int, int]]:
-        """The first and the last of the characters of each stretch that is, or is part of, a token."""
+        """The first and last character of each stretch that is a token or a part of one."""
         first = last = -1
         for start in range(len(bare)):
             for length, runs in self._runs.items():
@@ -75,7 +75,7 @@ def _encodings(part: str) -> Iterator[str]:
     data = part.encode("utf-8", "surrogateescape")
     yield part
     yield data.hex()
-    for before in range(3):  # where it stands among what is encoded with it, as in `user:TOKEN`
+    for before in range(3):  # its position in the text that is encoded with it, as in `user:TOKEN`
         digits = base64.b64encode(bytes(before) + data).decode().rstrip("=")
         digits = digits[(0, 2, 3)[before] : len(digits) - (1 if (before + len(data)) % 3 else 0)]
         yield digits
@@ -83,9 +83,9 @@ def _encodings(part: str) -> Iterator[str]:
 
 
 def _characters(text: str) -> Iterator[tuple[str, int, int]]:
-    """The characters of a text as they are meant, in lower case, each with where its spelling begins and ends.
+    """The characters that a text spells, in lower case, each with where its spelling begins and ends.
 
-    White space and whatever else may stand between the pieces of a string is left out.
+    White space and everything else that can separate the pieces of a string is left out.
     """
     for match in _SPELLED.finditer(text):
         char = match["plain"]

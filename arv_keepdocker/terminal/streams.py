@@ -1,7 +1,7 @@
-"""Text to stdout and stderr, which may be full, closed, or not ready.
+"""Writes text to stdout and stderr, which may be full, closed, or not ready.
 
-Python keeps what it could not write, tries again when the interpreter ends, and then ends with status 120. So nothing
-is left in its buffers here: what cannot be written is an error at once, or given up.
+Python keeps what it could not write, tries again when the interpreter exits, and then exits with status 120. So nothing
+is left in its buffers here: text that cannot be written raises an error at once, or is discarded.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from typing import TextIO
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Write all of the text now, also where the stream takes less than it is given, or knows less than Unicode.
+    """Write all of the text now, even if the stream accepts it only in parts or cannot encode all of Unicode.
 
-    Raises OSError, or ValueError where the stream is closed.
+    Raises OSError, or ValueError if the stream is closed.
     """
     stream.flush()
     buffer = getattr(stream, "buffer", None)
@@ -25,7 +25,7 @@ def write(text: str, stream: TextIO) -> None:
     left = memoryview(text.encode(stream.encoding, "backslashreplace"))
     while left:
         written = raw.write(left)
-        if written is None:  # it does not block, and is not ready
+        if written is None:  # the stream is non-blocking and not ready
             _wait(raw.fileno())
         else:
             left = left[written:]
@@ -33,7 +33,7 @@ def write(text: str, stream: TextIO) -> None:
 
 
 def empty(stream: TextIO | None) -> None:
-    """Give up what others have left in the stream's buffer and what cannot be written."""
+    """Discard what others have left in the stream's buffer and cannot be written."""
     if stream is None or stream.closed:
         return
     try:
@@ -45,7 +45,7 @@ def empty(stream: TextIO | None) -> None:
 
 
 def columns(stream: TextIO | None) -> int | None:
-    """How wide the terminal is that the stream is; None if it is none, or does not say."""
+    """The width of the terminal in columns; None if the stream is no terminal, or reports no width."""
     if stream is None:
         return None
     try:

@@ -1,19 +1,19 @@
-"""How fast something moves, measured over the time in which it could move."""
+"""Measures how fast something moves, over the time in which it could move, and whether it has stalled."""
 
 import threading
 import time
 from collections import deque
 
 STILL = 3.0
-"""Seconds without movement after which something stands still; they say nothing of how fast it is otherwise."""
+"""Seconds without movement after which something has stalled; they do not count towards its rate."""
 _TRICKLE = 0.01
-"""Of what would have moved meanwhile: less is no movement. TCP probes a receiver that takes nothing with a little."""
+"""Fraction of the expected bytes below which nothing has moved: TCP probes a stopped receiver with a few bytes."""
 _WINDOW = 20.0
-"""Seconds over which is measured: long enough for what moves in bursts, short enough to follow what changes."""
+"""Seconds over which the rate is measured: long enough to even out bursts, short enough to follow changes."""
 
 
 class Stopwatch:
-    """A context for several threads that measures how long at least one of them was in it."""
+    """A context for several threads; measures for how long at least one of them was in it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class Stopwatch:
 
     @property
     def runs(self) -> bool:
-        """Whether a thread is in it."""
+        """Whether any thread is in it now."""
         return self._inside > 0
 
     @property
@@ -45,24 +45,24 @@ class Stopwatch:
 
 
 class Pace:
-    """The recent rate of something that is counted."""
+    """The recent rate of something that is counted, and whether it stands still."""
 
     def __init__(self) -> None:
         self.idle = 0.0
-        """Seconds in which it could have moved since it last has."""
+        """Seconds since the last movement in which it could have moved."""
         self._time = 0.0
         self._seconds = 0.0
         self._count = 0
         self._points: deque[tuple[float, int]] = deque()
 
     def note(self, seconds: float, count: int) -> None:
-        """It had so many seconds to move until now, of all time, and has come to `count`."""
+        """Record the total count so far, and the total of the seconds in which it could grow."""
         passed = max(seconds - self._seconds, 0.0)
         self._seconds = seconds
         self.idle += passed
         if 0 <= count - self._count <= _TRICKLE * (self.rate or 0.0) * min(self.idle, STILL):
             return
-        if self._points:  # how long the first movement took is not known
+        if self._points:  # it is not known how long the first movement took
             self._time += self.idle if self.idle < STILL else passed
         self._count = count
         self.idle = 0.0
@@ -76,7 +76,7 @@ class Pace:
 
     @property
     def rate(self) -> float | None:
-        """Per second; None while it is not known."""
+        """The rate per second; None while it is not known."""
         if len(self._points) < 2:
             return None
         (start, before), (end, after) = self._points[0], self._points[-1]

@@ -1,12 +1,12 @@
-"""How those below the display are given a voice for what takes long."""
+"""The interface by which modules below the display report that they are waiting."""
 
 import contextlib
 from collections.abc import Callable
 
 Waiting = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Makes a block that may wait for what the text names: if it does so for long, somebody is told."""
+"""Makes a context for a wait; the text names what is awaited, and is reported if the wait is long."""
 
 
 def unsaid(what: str) -> contextlib.AbstractContextManager[None]:
-    """A Waiting where there is nobody to tell."""
+    """A Waiting that reports nothing."""
     return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""How many columns of a terminal text takes, which is not how many characters it has.
+"""The number of terminal columns that a text takes, which can differ from its number of characters.
 
 https://www.unicode.org/reports/tr11/
 """
@@ -11,12 +11,12 @@ _WITHOUT = ("Mn", "Me", "Cf")
 
 
 def width(text: str) -> int:
-    """The columns that printable text takes."""
+    """The number of columns that printable text takes."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def fitted(text: str, columns: int) -> str:
-    """The text, or as much of its beginning as fits into so many columns together with an ellipsis."""
+    """The text, cut to so many columns if it is longer, with an ellipsis at the end."""
     if width(text) <= columns:
         return text
     left = columns - 1
@@ -30,7 +30,7 @@ def fitted(text: str, columns: int) -> str:
 
 
 def padded(text: str, columns: int) -> str:
-    """The text, with spaces behind it up to so many columns."""
+    """The text, padded with spaces on the right to so many columns."""
     return text + " " * (columns - width(text))
 
 

@@ -1,4 +1,4 @@
-"""An image that the container engine pushes to a registry which this program is, on 127.0.0.1, for that long.
+"""An image that the container engine pushes to this program, which acts as a registry on 127.0.0.1 for the push.
 
 https://github.com/opencontainers/distribution-spec
 """

@@ -1,4 +1,4 @@
-"""Blobs that an engine sends: layers go to the sink while they come, documents are kept."""
+"""Blobs that an engine uploads: layers go to the sink as they arrive, documents are kept in memory."""
 
 import hashlib
 import threading
@@ -12,14 +12,14 @@ _DOCUMENT_STARTS = b"{ \t\r\n"
 
 
 class MemoryBudget:
-    """The memory that documents may take, all together: nobody needs as much for one image."""
+    """The memory that all documents may take together, more than any image needs."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
         self._lock = threading.Lock()
 
     def take(self, size: int) -> bool:
-        """Whether there is room for `size` bytes more, which is then taken."""
+        """Reserve `size` more bytes; False if there is no room for them."""
         with self._lock:
             taken = size <= self._left
             self._left -= size if taken else 0
@@ -31,16 +31,16 @@ class MemoryBudget:
 
 
 class BlobUpload:
-    """One blob on its way. It is used by one thread at a time, which has `busy`.
+    """One blob that is being uploaded. Only the thread that holds `busy` may use it.
 
-    What it is, is told only by the manifest, which comes last. What begins as JSON does and is no longer than a
-    document may be is kept, and may turn out to be a layer; everything else is taken for a layer.
+    What a blob is becomes known only from the manifest, which comes last. A blob that begins as JSON does, and is no
+    longer than a document may be, is kept, and may turn out to be a layer; every other blob is taken for a layer.
     """
 
     def __init__(self, sink: LayerSink, memory: MemoryBudget) -> None:
         self.busy = threading.Lock()
         self.size = 0
-        """Bytes that have come."""
+        """Bytes that have arrived."""
         self._sink = sink
         self._memory = memory
         self._kept = b""
@@ -61,7 +61,7 @@ class BlobUpload:
         self._blob.feed(data)
 
     def finish(self, digest: str) -> bytes | Layer | ArchiveError:
-        """What it was: a document, a layer that the sink has now, or a layer that is broken.
+        """What the blob was: a document, a layer that the sink has now, or a broken layer.
 
         Raises WrongDigestError, or what the sink raises.
         """
@@ -78,7 +78,7 @@ class BlobUpload:
             self._blob.abandon()
 
     def abandon(self) -> None:
-        """It will not be finished."""
+        """Discard the upload."""
         self._forget()
         if self._blob is not None:
             self._blob.abandon()

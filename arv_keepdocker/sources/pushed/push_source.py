@@ -1,4 +1,4 @@
-"""The source: an image that the engine pushes here, or where it cannot, saves."""
+"""The source for an image that the engine pushes to this program or, if it cannot, saves."""
 
 import secrets
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from .server import HOST, PushServer
 from .temporary_names import TemporaryNames
 
 _TURN = 100
-"""Milliseconds after which it is seen that layers cannot be taken any more."""
+"""Milliseconds between two checks of whether layers can still be taken."""
 
 
 class PushSource:
-    """An image of an engine. It is saved where it cannot be pushed."""
+    """An image of an engine; it is saved if it cannot be pushed."""
 
     repeatable = True
     remote = False
@@ -38,7 +38,7 @@ class PushSource:
         notes: PushNotes,
         say: Callable[[str], None],
     ) -> None:
-        """`say` is told why the image is saved."""
+        """`say` is called with the reason if the image is saved."""
         self._saved = EngineSource(engine, image)
         self.what = self._saved.what
         self.activity = f"{engine.name} is pushing"
@@ -60,7 +60,7 @@ class PushSource:
             raise
         except (KeepdockerError, OSError) as error:
             self._say(f"{self._engine.name} could not push {wanted.name or self.what} ({error}); saving it instead")
-            repository.close()  # what it holds of the sink is needed
+            repository.close()  # frees what it holds of the sink, which saving needs
             self.activity, self.read_progress = self._saved.activity, self._saved.read_progress
             return self._saved.deliver(sink, wanted)
         repository.close()
@@ -70,8 +70,8 @@ class PushSource:
         self.read_progress.add(size, size)
 
     def _pushed(self, repository: Repository, port: int, wanted: Selection) -> Image:
-        """Raises EngineError or CacheError where it was not pushed, ArchiveError or ImageNotFoundError where that is
-        not the image, OSError where nobody can listen, and what the sink raises."""
+        """The pushed image. Raises EngineError or CacheError if it was not pushed, ArchiveError or ImageNotFoundError
+        if something else was, OSError if no port can be opened, and what the sink raises."""
         image, engine = self._image, self._engine
         if engine.is_elsewhere(image.podman):
             raise EngineError("it is on another machine, from where it cannot reach this program")
@@ -96,7 +96,7 @@ class PushSource:
             raise self._engine.push_failure(self._image, run)
 
     def _delivered(self, repository: Repository, wanted: Selection) -> Image:
-        """The image that was pushed, checked."""
+        """The image that was pushed, verified."""
         assert repository.pushed is not None
         found = manifests.parse(repository.pushed, repository.name)
         digests = [found.digest]
@@ -125,7 +125,7 @@ class PushSource:
 
 
 def _universal(image: Image, manifest: bytes) -> Image | None:
-    """The image in the universal form, if its manifest is that."""
+    """The image in the universal form, if its manifest is a universal document."""
     if image.universal_of is None and image.id.encode() in manifest:
         with suppress(ArchiveError):
             universal = replace(image, config=manifest, universal_of=image.config)

@@ -1,4 +1,4 @@
-"""What an engine has pushed: blobs, and the manifests that make an image of them."""
+"""The repository that an engine pushes to: blobs, and the manifests that make an image of them."""
 
 import hashlib
 import secrets
@@ -14,20 +14,20 @@ from .blob_uploads import BlobUpload, MemoryBudget
 from .push_notes import PushNotes
 
 _DOCUMENTS_LIMIT = 64 << 20
-"""Bytes of configurations, manifests and what else is no layer, all together."""
+"""Bytes of all configurations, manifests and other blobs that are not layers."""
 _UPLOADS_LIMIT = 32
-"""Blobs that come at a time; engines send 3 to 5."""
+"""Blobs that may be uploaded at a time; engines send 3 to 5."""
 _BLOBS_LIMIT = 10_000
 _PATIENCE = 10.0
-"""Seconds for a thread to see that its connection was cut."""
+"""Seconds in which a thread notices that its connection was closed."""
 _MANIFESTS_LIMIT = 2000
 
 
 class RefusedError(Exception):
-    """A request cannot be granted."""
+    """A request of the engine is refused."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
-        """`code` is one of the OCI distribution specification's."""
+        """`code` is an error code of the OCI distribution specification."""
         super().__init__(message)
         self.status = status
         self.code = code
@@ -49,7 +49,7 @@ class Repository:
         self.pushed: Document | None = None
         """The manifest or index that the tag names."""
         self.failure: BaseException | None = None
-        """Why it takes nothing any more."""
+        """The error after which nothing more is accepted."""
         self._closed = False
         self._sink = sink
         self._notes = notes
@@ -62,7 +62,7 @@ class Repository:
         self._manifests: dict[str, Document] = {}
 
     def close(self) -> None:
-        """Take nothing any more, and wait until what is on its way has been given up."""
+        """Accept nothing more, and wait until the current uploads have been discarded."""
         with self._lock:
             self._closed = True
             left = list(self._uploads.values())
@@ -73,15 +73,15 @@ class Repository:
                 upload.busy.release()
 
     def fail(self, error: BaseException) -> None:
-        """Let nothing go on."""
+        """Accept nothing more because of this error."""
         with self._lock:
             self.failure = self.failure or error
 
-    # What is asked for
+    # Lookups
 
     def size_of(self, digest: str) -> int | None:
-        """The size of a blob that need not be sent; None if it must be. Of a layer that Arvados has, it is the
-        uncompressed layer's: nobody here knows the blob's."""
+        """The size of a blob that need not be sent; None if it must be. For a layer that Arvados has, this is the size
+        of the uncompressed layer: the blob's own size is not known here."""
         with self._lock:
             document = self._documents.get(digest)
         if document is not None:
@@ -92,10 +92,10 @@ class Repository:
     def found_manifest(self, reference: str) -> Document | None:
         return self._manifests.get(reference)
 
-    # What is sent
+    # Uploads
 
     def begin(self) -> str:
-        """Expect a blob; returns what its upload is called."""
+        """Begin the upload of a blob; returns the upload's name."""
         with self._lock:
             taken = len(self._layers) + len(self._documents) + len(self._broken)
             if self._closed or len(self._uploads) >= _UPLOADS_LIMIT or taken >= _BLOBS_LIMIT:
@@ -106,7 +106,7 @@ class Repository:
 
     @contextmanager
     def upload(self, identifier: str) -> Iterator[BlobUpload]:
-        """The upload, for this thread alone; it is over if the block fails."""
+        """The upload, for this thread alone; it is discarded if the block fails."""
         with self._lock:
             upload = self._uploads.get(identifier)
         if upload is None:
@@ -128,7 +128,7 @@ class Repository:
             upload.abandon()
 
     def finish(self, identifier: str, upload: BlobUpload, digest: str) -> None:
-        """The blob is whole; the caller has it by `upload`."""
+        """Take in a complete blob; the caller holds its upload by `upload`."""
         self._end(identifier)
         if not DIGEST.fullmatch(digest):
             raise RefusedError(400, "DIGEST_INVALID", "only sha256 digests are taken")
@@ -159,7 +159,7 @@ class Repository:
                 self.pushed = document
         return document
 
-    # What the image is made of, as `registry.manifests` asks for it
+    # The parts of the image, in the form that `registry.manifests` reads
 
     def manifest(self, reference: str) -> Document:
         found = self._manifests.get(reference)
@@ -174,7 +174,7 @@ class Repository:
         return found
 
     def layer(self, digest: str, diff_id: str) -> Layer:
-        """The layer that a manifest has by its blob, and the configuration by its diff id."""
+        """The layer that a manifest names by its blob's digest, and a configuration by its diff id."""
         if digest in self._broken:
             raise self._broken[digest]
         layer = self._layer(digest)
@@ -189,14 +189,14 @@ class Repository:
         return layer
 
     def _layer(self, digest: str) -> Layer | None:
-        """The layer of a blob that need not be sent."""
+        """The layer in a blob that need not be sent; None if it must be."""
         with self._lock:
             layer = self._layers.get(digest)
         if layer is not None:
             return layer
         diff_id = self._notes.diff_id(digest)
         found = self._sink.has(diff_id) if diff_id is not None else None
-        return found or self._sink.has(digest)  # which is that of a blob that is not compressed, too
+        return found or self._sink.has(digest)  # an uncompressed blob's digest is its diff id
 
     def _layer_of_document(self, digest: str) -> Layer:
         blob = LayerBlob(self._sink)

@@ -1,4 +1,4 @@
-"""The body of an HTTP request: as long as it was announced, or in chunks."""
+"""Reads the body of an HTTP request, by Content-Length or in chunks."""
 
 from collections.abc import Iterator
 from email.message import Message
@@ -11,11 +11,11 @@ _NUMBER_LIMIT = 15
 
 
 class ConnectionLostError(Exception):
-    """The connection is of no use any more."""
+    """The connection was lost or is unusable."""
 
 
 def request_body(headers: Message, stream: BufferedIOBase) -> Iterator[bytes]:
-    """The body's bytes, no more than were announced. Raises ConnectionLostError if they do not come."""
+    """The body's bytes, no more than were announced. Raises ConnectionLostError if they do not arrive."""
     try:
         if headers.get("Transfer-Encoding", "").lower() == "chunked":
             while size := _number(_line(stream).partition(b";")[0], 16):

@@ -1,4 +1,4 @@
-"""HTTP for one repository, on 127.0.0.1: what an engine asks for and sends when it pushes an image.
+"""The HTTP server for one repository, on 127.0.0.1, with the requests that engines send to push an image.
 
 Whoever does not know the repository's name gets 404, and cannot keep the engine from being served, however many
 connections they make.
@@ -24,19 +24,19 @@ from .request_body import ConnectionLostError, request_body
 
 HOST = "127.0.0.1"
 _CONNECTIONS = 32
-"""How many of strangers there may be at a time, the oldest of which is closed for another; and of the engine."""
+"""The most connections at a time: of strangers, whose oldest is closed for a new one, and of the engine."""
 _STRANGERS_SECONDS = 10.0
 _SILENCE_SECONDS = 300.0
-"""How long the engine may say nothing in the middle of a request; it may be busy compressing."""
+"""Seconds for which the engine may be silent in the middle of a request; it may be busy compressing."""
 _TLS_HANDSHAKE = b"\x16"
 
 
 class PushServer:
-    """A context in which a repository can be pushed to; nothing listens any more when it is left."""
+    """A context in which a repository can be pushed to; the port is closed when it ends."""
 
     def __init__(self, repository: Repository, port: int = 0, answers_ping: bool = False) -> None:
-        """`port` is taken if it is free, else another. With `answers_ping` the request is granted by which podman
-        finds out whether there is a registry. Raises OSError where no port can be had."""
+        """`port` is used if it is free, else another. With `answers_ping`, GET /v2/ is answered, by which podman
+        finds out whether there is a registry. Raises OSError if no port can be opened."""
         try:
             self._server = _Server((HOST, port), _Handler)
         except OSError:
@@ -64,7 +64,7 @@ class PushServer:
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    allow_reuse_address = True  # of connections that have been closed
+    allow_reuse_address = True  # even while closed connections are in TIME_WAIT
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
@@ -91,7 +91,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.shutdown_request(request)
 
     def trust(self, request: socket.socket) -> bool:
-        """Whether the engine, which knows the repository's name, may have this connection beside its others."""
+        """Count a connection as the engine's, which knows the repository's name; False if it has too many."""
         with self._lock:
             self._strangers.pop(request, None)
             if self._closed or (request not in self._engines and len(self._engines) >= _CONNECTIONS):
@@ -107,14 +107,14 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().shutdown_request(request)
 
     def close_connections(self) -> None:
-        """Let no request go on."""
+        """Close all connections, so that no request continues."""
         with self._lock:
             self._closed = True
             for request in (*self._strangers, *self._engines):
                 _cut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Of what a connection does; what a request does is answered."""
+        """Ignore errors of connections; those of requests are answered."""
 
 
 def _cut(request: socket.socket) -> None:
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def handle_one_request(self) -> None:
-        # Engines try TLS first, and go on without where the answer is one of HTTP.
+        # Engines try TLS first, and fall back to plain HTTP if they get an HTTP answer.
         assert isinstance(self.rfile, io.BufferedReader)
         if self.rfile.peek(1)[:1] == _TLS_HANDSHAKE:
             self.request_version = "HTTP/1.1"
@@ -145,7 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Of what http.server does not understand."""
+        """Answer a request that http.server does not understand."""
         self.close_connection = True
         self.wfile.write(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
 
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
             reply = _Reply(
                 refused.status, {"Content-Type": "application/json"}, json.dumps({"errors": [error]}).encode()
             )
-            self.close_connection = True  # its body may not have been read
+            self.close_connection = True  # the request's body may not have been read
         except ConnectionLostError:
             self.close_connection = True
             return
@@ -218,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
                     raise RefusedError(413, "SIZE_INVALID", "the manifest is too long")
             document = repository.take_manifest(reference, body, self.headers.get("Content-Type", ""))
             if reference == repository.tag:
-                # Or a classic image store would keep the registry's name, and the manifest's digest.
+                # Otherwise a classic image store would keep the registry's name and the manifest's digest.
                 raise RefusedError(400, "DENIED", "arv-keepdocker has the image, and the push is over")
             return _Reply(201, {"Docker-Content-Digest": document.digest, "Location": self.path})
         found = repository.found_manifest(reference) if self.command in ("GET", "HEAD") else None

@@ -1,4 +1,4 @@
-"""Names by which images are pushed, for as long as that takes: none of them outlives the run, or the next one.
+"""The temporary tags by which images are pushed; each is removed at the end of the run or by the next run.
 
 What was named is noted in the cache directory before, in a file whose lock says that the run still lives.
 """
@@ -25,7 +25,7 @@ _LONGEST_NOTE = 1000
 
 
 class TemporaryNames:
-    """The names that a user's runs give to images."""
+    """The temporary tags of all runs of a user."""
 
     def __init__(self, cache: Cache, warn: Callable[[str], None]) -> None:
         self._cache = cache
@@ -33,8 +33,8 @@ class TemporaryNames:
 
     @contextmanager
     def given(self, engine: Engine, image_id: str, name: str) -> Iterator[None]:
-        """The image has the name until the block ends. Raises EngineError, or CacheError where that could not be
-        made sure."""
+        """Tag the image with the name until the block ends. Raises EngineError, or CacheError if the name could not be
+        noted for the next run."""
         path = self._cache.path / f"{secrets.token_hex(16)}{_SUFFIX}"
         with self._cache.writing():
             descriptor = locked(path, lambda _: nullcontext())
@@ -50,13 +50,13 @@ class TemporaryNames:
                 is_answered = True
                 raise
             finally:
-                # An engine that was not waited for may still give the name; then the next run takes it back.
+                # The engine may still add the tag after we stopped waiting; then the next run removes it.
                 self._take_back(engine, image_id, name, path, anyway=is_answered)
         finally:
             os.close(descriptor)
 
     def take_back(self, engine: Engine) -> None:
-        """Take the names away that runs have given which were killed."""
+        """Remove the tags that killed runs have left."""
         with suppress(OSError, CacheError):
             for path in self._cache.path.glob(f"*{_SUFFIX}"):
                 with suppress(OSError):
@@ -67,18 +67,17 @@ class TemporaryNames:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             note = _NOTE.fullmatch(os.pread(descriptor, _LONGEST_NOTE, 0).decode("ascii", "replace"))
-            if note is None:  # then the name was not given yet
+            if note is None:  # the tag was not added yet
                 path.unlink()
                 return
-            # Another engine may have the name.
+            # The tag may be in another engine.
             is_old = os.fstat(descriptor).st_mtime < time.time() - LEFTOVER_DAYS * 24 * 60 * 60
             self._take_back(engine, note[2], note[1], path, anyway=is_old or note[3] == _of(engine))
         finally:
             os.close(descriptor)
 
     def _take_back(self, engine: Engine, image_id: str, name: str, path: Path, anyway: bool = True) -> None:
-        """Take the name away, and the note, unless the engine did not have the name; then only if it is to go
-        `anyway`."""
+        """Remove the tag and the note. If the engine does not have the tag, remove the note only with `anyway`."""
         try:
             was_there = engine.untag(image_id, name)
         except EngineError as error:
@@ -89,5 +88,5 @@ class TemporaryNames:
 
 
 def _of(engine: Engine) -> str:
-    """By which an engine is known again."""
+    """A key that identifies an engine."""
     return hashlib.sha256(f"{engine.name} {engine.address}".encode()).hexdigest()

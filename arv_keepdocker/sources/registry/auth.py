@@ -1,4 +1,4 @@
-"""Who asks: Basic authentication, and the tokens that a registry's token server gives.
+"""Authentication at a registry: Basic, or with the tokens of the registry's token server.
 
 https://distribution.github.io/distribution/spec/auth/token/ and .../spec/auth/oauth/; RFC 7235 for challenges.
 """
@@ -19,9 +19,9 @@ from .transport import Transport
 from .urls import host_of, is_loopback, split
 
 _LIFETIME = 60.0
-"""Seconds for which a token is good that does not say it, and the least that one may say."""
+"""Seconds for which a token is valid if the server does not say, and the least that it may say."""
 _MARGIN = 10.0
-"""Seconds before its end a token is renewed."""
+"""How many seconds before it expires a token is renewed."""
 _ANSWER_LIMIT = 1 << 20
 _HEADER_LIMIT = 8 << 10
 _CLIENT = "arv-keepdocker"
@@ -32,12 +32,12 @@ _CHALLENGE_PART = re.compile(
 
 
 class DeniedError(Exception):
-    """The registry or its token server does not let this user see what was asked for."""
+    """The registry or its token server refuses this user access."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """One way to say who asks, as a WWW-Authenticate header offers it."""
+    """One authentication scheme that a WWW-Authenticate header offers."""
 
     scheme: str
     """In lower case."""
@@ -45,7 +45,7 @@ class Challenge:
 
 
 def challenges(header: str) -> list[Challenge]:
-    """Those of a header, which may have several, or of several headers that were joined with commas."""
+    """The challenges in a header, which can have several, or in several headers joined with commas."""
     header = header[:_HEADER_LIMIT]
     found: list[Challenge] = []
     for match in _CHALLENGE_PART.finditer(header):
@@ -65,7 +65,7 @@ class Authorization:
         self, transport: Transport, scope: str, find: Callable[[], Credentials | None], plain: bool = False
     ) -> None:
         """`scope` is what to ask a token server for; `find` is called when the registry first wants credentials.
-        `plain` says that the registry speaks plain HTTP, which is then good enough for its token server."""
+        `plain` says that the registry is asked by plain HTTP, which is then accepted for its token server, too."""
         self._transport = transport
         self._scope = scope
         self._find = find
@@ -73,27 +73,27 @@ class Authorization:
         self._lock = threading.Lock()
         self._asked = False
         self.credentials: Credentials | None = None
-        """Those that were found, once they have been looked for."""
+        """The credentials that were found; None if there are none, or before they are looked for."""
         self._header: str | None = None
         self._challenge: Challenge | None = None
         self._until = float("inf")
         self._identity_token = ""
 
     def header(self) -> str | None:
-        """What to send; None as long as the registry has not asked for anything."""
+        """The header's value; None as long as the registry has not asked for authentication."""
         with self._lock:
             if self._challenge is not None and time.monotonic() > self._until:
                 self._renew(self._challenge)
             return self._header
 
     def answer(self, header: str, sent: str | None) -> str:
-        """What to send after a 401 whose WWW-Authenticate is `header` to a request that had sent `sent`.
+        """The header's value after a request with the value `sent` was answered with 401 and WWW-Authenticate `header`.
 
-        Raises DeniedError when there is nothing better to send, RegistryError, or TemporaryError.
+        Raises DeniedError if there is nothing better to send, RegistryError, or TemporaryError.
         """
         with self._lock:
             if self._header is not None and self._header != sent:
-                return self._header  # another thread has been here
+                return self._header  # another thread has renewed it already
             offered = challenges(header)
             credentials = self._find_credentials()
             bearer = next((each for each in offered if each.scheme == "bearer" and "realm" in each.parameters), None)
@@ -133,7 +133,7 @@ class Authorization:
             self._transport.display.hide(self._identity_token)
 
     def _token(self, challenge: Challenge) -> Mapping[str, Any]:
-        """What the token server answers. Raises DeniedError where it refuses."""
+        """The token server's answer. Raises DeniedError if it refuses."""
         realm = challenge.parameters["realm"]
         self._check_realm(realm)
         scope = challenge.parameters.get("scope") or self._scope
@@ -159,7 +159,7 @@ class Authorization:
         raise RegistryError(f"{host_of(realm)} gave no token: its answer is not a JSON object")
 
     def _check_realm(self, realm: str) -> None:
-        """The registry names whom the credentials are sent to, which is how it is meant to be; but not in the clear."""
+        """Check that credentials are not sent in the clear. By the protocol, the registry names who receives them."""
         parts = split(realm)
         plain = self._transport.insecure or (self.plain and is_loopback(parts.hostname or ""))
         if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and plain)):
@@ -167,7 +167,7 @@ class Authorization:
 
 
 def error_words(body: bytes) -> str:
-    """What a registry says in its answer, on one line; empty if that is nothing for people.
+    """The error message in a registry's answer, on one line; empty if there is none.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
     """

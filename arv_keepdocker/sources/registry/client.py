@@ -21,13 +21,13 @@ from .urls import host_of, is_loopback, origin, split
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST_LIMIT = 4 << 20
-"""Bytes; registries need not take longer ones."""
+"""Bytes of the longest manifest; the specification does not require registries to accept longer ones."""
 _ACCEPT = {"Accept": ", ".join([*MANIFEST_TYPES, *INDEX_TYPES])}
 _WORDS_LIMIT = 64 << 10
 _PROGRESS = 1 << 20
-"""Bytes after which a connection that is lost counts as the first one again."""
+"""Bytes of progress after which retries are counted from the first again."""
 _PROBE_SECONDS = 3.0
-"""For a connection of which it is not known whether it is to be TLS."""
+"""Seconds to wait for a connection while it is unknown whether the server speaks TLS."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Document:
     """A manifest or an index."""
 
     body: bytes
-    """As it came, which is what its digest is of."""
+    """The bytes as received, from which the digest is computed."""
     digest: str
     media_type: str
-    """What the registry says that it is; may be empty."""
+    """The media type according to the registry; may be empty."""
 
 
 class RegistryClient:
-    """Asks for what one repository holds. Every method may be called by several threads.
+    """Reads from one repository. Its methods may be called by several threads.
 
-    Raises ImageNotFoundError where the registry says that there is no such image or that one may not see it, and
-    RegistryError for everything else.
+    They raise ImageNotFoundError if the registry says that there is no such image or that the user may not see it, and
+    RegistryError for all other failures.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RegistryClient:
         transport: Transport,
         find_credentials: Callable[[], Credentials | None] = lambda: None,
     ) -> None:
-        """`find_credentials` is called when the registry first asks for them."""
+        """`find_credentials` is called when the registry first wants credentials."""
         self.name = name
         self._transport = transport
         self._authorization = Authorization(transport, f"repository:{name.path}:pull", find_credentials)
@@ -63,21 +63,21 @@ class RegistryClient:
         self._probing = threading.Lock()
 
     def head(self, reference: str) -> tuple[str, str] | None:
-        """The digest and media type of the manifest that a tag or digest names; None if they are not told so.
+        """The digest and media type of the manifest that a tag or digest names; None if a HEAD request does not tell.
 
-        Some registries know no HEAD. Docker Hub counts the requests for manifests, but not these.
+        Some registries do not support HEAD. Docker Hub's limit does not count HEAD requests for manifests.
         """
         try:
             answer = self._transport.with_retries(lambda: self._send("HEAD", f"manifests/{reference}", _ACCEPT))
         except DeniedError:
-            return None  # without words, which only the answer to a GET has
+            return None  # only the answer to a GET has a message
         with contextlib.closing(answer):
             digest = answer.header("Docker-Content-Digest")
             known = answer.status == 200 and DIGEST.fullmatch(digest)
             return (digest, _media_type(answer)) if known else None
 
     def manifest(self, reference: str) -> Document:
-        """The manifest or index that a tag or digest names, compared with the digest."""
+        """The manifest or index that a tag or digest names, verified against its digest."""
 
         def fetch() -> Document:
             with contextlib.closing(self._send("GET", f"manifests/{reference}", _ACCEPT)) as answer:
@@ -92,16 +92,16 @@ class RegistryClient:
             return self._transport.with_retries(fetch)
 
     def document(self, digest: str, size: int) -> bytes:
-        """A blob that is kept in memory, compared with its digest."""
+        """A small blob, read into memory and verified against its digest."""
         body = b"".join(self.blob(digest, size))
         if sha256(body) != digest:
             raise RegistryError(f"{self.name.host} sent something other than blob {digest}")
         return body
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """The bytes of a blob, exactly `size` of them; a connection that is lost is taken up where it broke off.
+        """The bytes of a blob, exactly `size` of them; after a lost connection, the download continues where it broke.
 
-        They are not compared with the digest.
+        The caller must verify the digest.
         """
         download = Download(digest, size)
         attempt = 0
@@ -118,18 +118,18 @@ class RegistryClient:
                 self._transport.wait(error, attempt)
 
     def watched(self) -> Stalls:
-        """A context in which it is told where a download stands still."""
+        """A context in which stalled downloads are reported."""
         return self._transport.stalls
 
     def stop(self) -> None:
-        """Let no thread go on for long."""
+        """Make all threads give up soon."""
         self._transport.stop()
 
     def close(self) -> None:
-        """Nothing: connections end with the process."""
+        """Do nothing: connections end with the process."""
 
     def _rest(self, download: "Download") -> Iterator[bytes]:
-        """What one request gets of a blob."""
+        """The bytes of a blob that one request delivers."""
         headers = download.headers
         with contextlib.closing(self._send("GET", f"blobs/{download.digest}", headers)) as answer:
             if answer.status == 416 and headers:
@@ -148,7 +148,7 @@ class RegistryClient:
                 yield data
 
     def _send(self, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        """One request, with what the registry wants to know of who asks. Raises DeniedError if that is not enough."""
+        """Send one request, authenticated if the registry asks for it. Raises DeniedError if it is refused anyway."""
         path = f"/v2/{self.name.path}/{path}"
         answer = self._probed(method, path, headers)
         sent = self._authorization.header() if answer is None else None
@@ -167,18 +167,18 @@ class RegistryClient:
         return answer
 
     def _probed(self, method: str, path: str, headers: Mapping[str, str]) -> Answer | None:
-        """Find out whether a registry speaks TLS that may speak plain HTTP, without telling it who asks.
+        """Find out, without sending credentials, whether a registry that may speak plain HTTP speaks TLS.
 
-        The answer, if that was to this very request; None if it is known already.
+        Returns the answer if it answers this request; None if the scheme is known already.
         """
         with self._probing:
             if self._base is not None:
                 return None
             plain, secure = f"http://{self.name.host}", f"https://{self.name.host}"
-            # Not TLS first: there are servers of plain HTTP that wait for the rest of what they take for a line.
+            # Plain HTTP first: some plain HTTP servers take a TLS handshake for a line, and wait for the rest of it.
             answer, problem = self._tried(method, f"{plain}{path}", headers)
             moved = answer is not None and origin(answer.url) == origin(secure)
-            if answer is not None and answer.status != 400 and not moved:  # which is what servers of TLS say
+            if answer is not None and answer.status != 400 and not moved:  # TLS servers answer plain HTTP with 400
                 self._base, self._authorization.plain = plain, True
                 return answer
             if answer is not None:
@@ -191,7 +191,7 @@ class RegistryClient:
             return answer
 
     def _tried(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[Answer | None, Exception | None]:
-        """The answer, or why there is no connection."""
+        """The answer, or the reason why there is no connection."""
         try:
             return self._transport.send(method, url, headers, connect=_PROBE_SECONDS), None
         except UnreachableError as error:
@@ -234,7 +234,7 @@ class RegistryClient:
 
 
 def _asks_who(answer: Answer) -> bool:
-    """Whether the registry wants to know who asks; another server, to which it has sent us, may not."""
+    """Whether the registry itself asks for authentication; servers that it redirects to are not given any."""
     return answer.status == 401 and answer.ours
 
 

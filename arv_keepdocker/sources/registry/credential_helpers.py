@@ -1,4 +1,4 @@
-"""Credential helpers: programs that keep passwords and tell them to whoever asks in their user's name.
+"""Runs credential helpers: programs that keep passwords, and print them for programs of the same user.
 
 The protocol is that of https://github.com/docker/docker-credential-helpers.
 """
@@ -13,20 +13,20 @@ import subprocess
 import time
 
 _SECONDS = 60.0
-"""Some ask a cloud's servers, and some their user for a pass phrase."""
+"""Seconds to wait for a helper: some ask a cloud's servers, others ask the user for a passphrase."""
 _POLL_SECONDS = 0.1
 _ANSWER_LIMIT = 1 << 20
 _NOT_FOUND = b"credentials not found"
 
 
 class HelperError(Exception):
-    """The helper has given no answer. What it said is not repeated: a part of it may be a secret."""
+    """The helper gave no usable answer. Its output is not repeated, since it may contain a secret."""
 
 
 def ask(program: str, server: str, seconds: float = _SECONDS) -> tuple[str, str] | None:
     """The user name and the secret that a helper has for `server`; None if it has none.
 
-    Raises HelperError if the helper is missing, fails, hangs for `seconds`, or answers something else.
+    Raises HelperError if the helper is missing, fails, hangs for `seconds`, or gives an invalid answer.
     """
     path = shutil.which(program) if "/" not in program else None
     if path is None:
@@ -56,7 +56,7 @@ def _run(path: str, server: str, seconds: float) -> tuple[int, bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
-            start_new_session=True,  # so that it can be ended with all that it has started
+            start_new_session=True,  # so that it can be killed together with its children
         )
     except OSError as error:
         raise HelperError(f"it could not be started: {error.strerror}") from error
@@ -83,7 +83,7 @@ def _tell(process: "subprocess.Popen[bytes]", server: str) -> None:
 
 
 def _output(process: "subprocess.Popen[bytes]", deadline: float) -> bytes:
-    """All that the helper prints, also where something that it has started keeps its output open."""
+    """All that the helper prints, even if a child of it keeps its output open."""
     assert process.stdout is not None
     output = b""
     with selectors.DefaultSelector() as selector:

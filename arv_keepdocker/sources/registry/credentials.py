@@ -23,20 +23,20 @@ _IDENTITY_TOKEN_USER = "<token>"
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a registry is told of who asks: a user name and password, or a token."""
+    """A user name and password, or a token, for a registry."""
 
     origin: str
-    """The file or the credential helper that has them, for messages."""
+    """The file or credential helper that they come from, for messages."""
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
-    """What the registry's token server gives tokens for, instead of a password."""
+    """A refresh token, for which the registry's token server gives tokens instead of for a password."""
     registry_token: str = field(default="", repr=False)
-    """What the registry itself takes."""
+    """A token that the registry itself accepts."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What may not be shown."""
+        """The parts that must not be shown."""
         return tuple(filter(None, (self.password, self.identity_token, self.registry_token, self._basic)))
 
     @property
@@ -52,8 +52,8 @@ class Credentials:
 def find(name: RepositoryName, environment: Mapping[str, str], display: Display) -> Credentials | None:
     """The credentials for a repository, from the first file that has any.
 
-    What cannot be used (a file that is not JSON, a helper that is missing, fails or hangs) gets a warning and is passed
-    over: the registry may not need credentials.
+    A file that is not JSON, and a helper that is missing, fails or hangs, is skipped with a warning: the registry may
+    not need credentials.
     """
     for origin, document in _documents(environment, display):
         found = _from_helper(name, document, display) or _from_document(name, origin, document, display)
@@ -90,7 +90,7 @@ def _read(path: str) -> dict[str, Any] | None:
     if not os.path.exists(path):
         return None
     if not os.path.isfile(path):
-        raise ValueError  # a pipe would be waited for
+        raise ValueError  # reading a pipe could block
     with open(path, "rb") as file:
         content = file.read(_FILE_LIMIT + 1)
     if not content.strip():
@@ -102,7 +102,7 @@ def _read(path: str) -> dict[str, Any] | None:
 
 
 def _from_helper(name: RepositoryName, document: Mapping[str, Any], display: Display) -> Credentials | None:
-    """From the helper that a file names for the registry, else from the one that it names for all registries."""
+    """The credentials from the helper that a file names for the registry or, without it, for all registries."""
     special = _mapping(document.get("credHelpers"))
     hosts = [_HUB_KEY, *HUB_HOSTS] if name.is_hub else [name.host]
     wanted = {_key_host(host) for host in hosts}
@@ -124,7 +124,7 @@ def _from_helper(name: RepositoryName, document: Mapping[str, Any], display: Dis
 def _from_document(
     name: RepositoryName, origin: str, document: Mapping[str, Any], display: Display
 ) -> Credentials | None:
-    """From the entry with the most specific of the keys that the repository may have."""
+    """The credentials from the entry whose key matches the repository most specifically."""
     entries: dict[str, Mapping[str, Any]] = {}
     for key, entry in _mapping(document.get("auths")).items():
         if isinstance(entry, dict):
@@ -152,7 +152,7 @@ def _keys(name: RepositoryName) -> Iterator[str]:
 
 
 def _normalized(key: str) -> str:
-    """A key as containers-auth.json(5) has it; of the URLs that docker wrote earlier only the host counts."""
+    """A key in the form of containers-auth.json(5); of the URLs that old versions of docker wrote, only the host."""
     host = _key_host(key)
     if "://" in key:
         return host
@@ -171,7 +171,7 @@ def _entry(origin: str, entry: Mapping[str, Any]) -> Credentials | None:
         username, colon, password = base64.b64decode(texts["auth"]).decode().partition(":")
         if not colon:
             raise ValueError("no colon")
-        password = password.strip("\0")  # as docker does, for what old versions wrote
+        password = password.strip("\0")  # as docker does, for files of old versions
     if texts.get("registrytoken"):
         return Credentials(origin, registry_token=texts["registrytoken"])
     if texts.get("identitytoken"):

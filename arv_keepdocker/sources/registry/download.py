@@ -1,4 +1,4 @@
-"""One blob on its way, of which the rest is fetched where a connection breaks."""
+"""The download of one blob, which continues where a connection broke."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASC
 
 
 class Download:
-    """How far a blob has come."""
+    """The state of one blob's download."""
 
     def __init__(self, digest: str, size: int) -> None:
         self.digest = digest
@@ -27,7 +27,7 @@ class Download:
         return {"Range": f"bytes={self.done}-"} if self.done and self.by_range else {}
 
     def take(self, answer: Answer) -> Iterator[bytes]:
-        """The bytes of an answer that are not here yet."""
+        """The bytes of an answer that have not been received before."""
         host = host_of(answer.url)
         skip = self.done - self._start(answer)
         if answer.status == 200 and answer.length not in (None, self.size):
@@ -46,7 +46,7 @@ class Download:
         self.whole = True
 
     def _start(self, answer: Answer) -> int:
-        """Where in the blob an answer begins."""
+        """The offset in the blob at which an answer begins."""
         if answer.status == 200:
             return 0
         found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range").strip())

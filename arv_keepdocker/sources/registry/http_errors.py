@@ -1,4 +1,4 @@
-"""What went wrong with a server, in words that have no URL in them: its query string may be as good as a password."""
+"""HTTP failures in words, without URLs: a query string may be as good as a password."""
 
 import http.client
 import socket
@@ -10,14 +10,14 @@ from .urls import host_of
 
 
 class UnreachableError(RegistryError):
-    """There is no such host, nobody listens there, or it speaks something else."""
+    """The host does not exist, refuses connections, or does not speak HTTP or TLS."""
 
 
 class TemporaryError(Exception):
-    """What may be better at the next try."""
+    """A failure after which a retry may succeed."""
 
     def __init__(self, words: str, wait: float | None = None, hint: str | None = None, lost: bool = False) -> None:
-        """`wait` is how many seconds to wait, if that is known; `lost` says that the connection was."""
+        """`wait` is how many seconds to wait before the retry, if known; `lost` says that the connection was lost."""
         super().__init__(words)
         self.wait = wait
         self.hint = hint
@@ -25,8 +25,8 @@ class TemporaryError(Exception):
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What requests and urllib3 raise for what servers, networks and settings can do; beside theirs, Python's own for
-    host names and headers that cannot be."""
+    """The exceptions by which requests and urllib3 report failures of servers, networks and settings; they include
+    Python's own, for invalid host names and headers."""
     import requests
     import urllib3
 
@@ -40,8 +40,8 @@ def failures() -> tuple[type[Exception], ...]:
 
 
 def explained(error: BaseException, url: str, known: bool) -> TemporaryError | RegistryError:
-    """What happened, without what the libraries say, which has whole URLs in it; `known` is a server that has answered
-    before."""
+    """The failure in our words, since the libraries' messages contain whole URLs; `known` says that the server has
+    answered before."""
     host = host_of(url)
     chain = list(_chain(error))
     for each in chain:
@@ -70,7 +70,7 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it, in whichever of Python's and the libraries' ways that is kept."""
+    """The error and its causes, which Python and the libraries keep in different attributes."""
     seen: list[BaseException] = []
     pending = [error]
     while pending and len(seen) < 20:

@@ -1,4 +1,4 @@
-"""What manifests and indexes say, and which of several images is meant.
+"""Reads manifests and indexes, and chooses one image of an index.
 
 https://github.com/opencontainers/image-spec, https://distribution.github.io/distribution/spec/manifest-v2-2/
 """
@@ -22,24 +22,24 @@ _SCHEMA_1 = (
 _DESCRIPTORS_LIMIT = 1000
 _MAX_DEPTH = 4
 _UNTOLD_LIMIT = 16
-"""How many images of an index that does not tell their platforms are looked at."""
+"""How many images are examined of an index that does not state their platforms."""
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a manifest says of a blob, or an index of a manifest."""
+    """How a manifest describes a blob, or an index a manifest."""
 
     media_type: str
     digest: str
     size: int
     platform: Platform | None = None
-    """Of a manifest in an index, where it is said."""
+    """The platform of a manifest in an index, if the index states it."""
 
 
 @dataclass(frozen=True)
 class ImageManifest:
-    """One image."""
+    """The manifest of one image."""
 
     digest: str
     config: Descriptor
@@ -48,11 +48,11 @@ class ImageManifest:
 
 @dataclass(frozen=True)
 class Index:
-    """Several images, usually one for each platform."""
+    """An index of several images, usually one for each platform."""
 
     digest: str
     manifests: tuple[Descriptor, ...]
-    """Those that may lead to an image."""
+    """The descriptors that may lead to an image."""
 
 
 class Documents(Protocol):
@@ -65,14 +65,15 @@ class Documents(Protocol):
 
 
 def fetch(client: Documents, reference: str, what: str = "") -> ImageManifest | Index:
-    """What a tag or digest names; `what` is what to call it. Raises ArchiveError for what is no image."""
+    """The manifest or index that a tag or digest names; `what` names it in messages. Raises ArchiveError if it is
+    neither."""
     return parse(client.manifest(reference), what or f"manifest {reference} of {client.name}")
 
 
 def choose_platform(client: Documents, index: Index, wanted: Platform | None, what: str) -> ImageManifest:
-    """The image of an index for a platform, by default for linux/amd64. `what` is what to call the index.
+    """The image in an index for a platform, by default for linux/amd64. `what` names the index in messages.
 
-    Raises ImageNotFoundError, with the platforms that there are, if there is none.
+    Raises ImageNotFoundError, naming the platforms that the index has, if there is none.
     """
     platform = wanted or USUAL
     there: list[Platform] = []
@@ -98,14 +99,14 @@ def choose_platform(client: Documents, index: Index, wanted: Platform | None, wh
 
 
 def config_of(client: Documents, manifest: ImageManifest) -> bytes:
-    """The image's configuration, compared with its digest."""
+    """The image's configuration, verified against its digest."""
     if manifest.config.size > json.DOCUMENT_LIMIT:
         raise ArchiveError(f"the configuration of {client.name} has more than {json.DOCUMENT_LIMIT >> 20} MiB")
     return client.document(manifest.config.digest, manifest.config.size)
 
 
 def parse(document: Document, what: str) -> ImageManifest | Index:
-    """What a document says. Raises ArchiveError, naming what it is, for anything but images and indexes of images."""
+    """Parse a document. Raises ArchiveError, saying what it is, unless it is an image or an index of images."""
     content = json.parse_object(document.body, what)
     media_type = str(content.get("mediaType") or document.media_type)
     if content.get("schemaVersion") == 1 or media_type in _SCHEMA_1:
@@ -127,7 +128,7 @@ def parse(document: Document, what: str) -> ImageManifest | Index:
 
 
 def _images(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
-    """Those of an index that may lead to an image for a platform."""
+    """The descriptors of an index that may lead to an image for a platform."""
     if len(descriptors) > _DESCRIPTORS_LIMIT:
         raise ArchiveError(f"{what} names more than {_DESCRIPTORS_LIMIT} manifests")
     for each in descriptors:
@@ -156,7 +157,7 @@ def _layers(descriptors: Sequence[object], what: str) -> Iterator[Descriptor]:
 
 
 def _leaves(client: Documents, index: Index) -> Iterator[Descriptor]:
-    """The images to which an index leads, also by way of others."""
+    """The images of an index, including those of the indexes in it."""
     pending = [(descriptor, 1) for descriptor in index.manifests]
     seen = {index.digest}
     count = 0

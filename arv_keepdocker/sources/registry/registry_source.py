@@ -1,5 +1,4 @@
-"""The source: one image of a registry, of which only those layers are fetched that the sink does not have, two at a
-time."""
+"""The source for an image in a registry. It downloads only the layers that the sink does not have, two at a time."""
 
 import contextlib
 import os
@@ -33,20 +32,20 @@ class RemoteLayer:
 
     diff_id: str
     digest: str
-    """Of the blob."""
+    """The blob's digest."""
     size: int
-    """Of the blob: the bytes to fetch."""
+    """The blob's size: the bytes to download."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What manifest and configuration say of an image; no layer has been fetched."""
+    """An image as its manifest and configuration describe it, before any layer is downloaded."""
 
     config: bytes
     configuration: Configuration
     layers: tuple[RemoteLayer, ...]
     digests: tuple[str, ...]
-    """Of the manifest, and of the index that names it."""
+    """The digests of the manifest and of the index that names it."""
 
     @property
     def image_id(self) -> str:
@@ -57,7 +56,7 @@ class Description:
 def open_registry(
     reference: Reference, platform: Platform | None, display: Display, retries: int, insecure: bool
 ) -> "RegistrySource":
-    """The image that a name means, which is not asked for yet; with the credentials that the user's environment has."""
+    """The source for a name, with the credentials from the user's environment. It sends no request yet."""
     assert reference.repository is not None
     name = RepositoryName.of(reference.repository)
     transport = Transport(display, retries, insecure)
@@ -75,7 +74,7 @@ class RegistrySource:
     def __init__(
         self, client: RegistryClient, reference: str, platform: Platform | None = None, name: str | None = None
     ) -> None:
-        """`reference` is a tag or a digest; of an index, the image for `platform` is meant, by default linux/amd64.
+        """`reference` is a tag or a digest; if it names an index, `platform` chooses the image, by default linux/amd64.
         `name` is what the user calls it."""
         self.what = f"image {name or client.name}"
         self.image_id: str | None = None
@@ -83,9 +82,9 @@ class RegistrySource:
         self.activity = "downloading"
         self.read_progress = ReadProgress(growth=COMPRESSION_RATIO)
         self.fetched = 0
-        """Bytes of layers that have come."""
+        """Bytes of layers that have been downloaded."""
         self.is_index: bool | None = None
-        """Whether the name stands for several images; None where that is not known yet."""
+        """Whether the name means an index of several images; None while that is unknown."""
         self._client = client
         self._platform = platform
         self._digest = reference if ":" in reference else None
@@ -95,9 +94,9 @@ class RegistrySource:
         self._counting = threading.Lock()
 
     def head(self) -> str:
-        """The digest that the registry has for the name now: of a manifest or of an index.
+        """The digest that the name has in the registry now: of a manifest or of an index.
 
-        It asks at most once, and in a way that Docker Hub does not count.
+        It sends at most one request, a HEAD, which Docker Hub does not count.
         """
         if self._digest is None and (found := self._client.head(self._reference)) is not None:
             self._digest, media_type = found
@@ -109,7 +108,7 @@ class RegistrySource:
         return self._digest
 
     def describe(self) -> Description:
-        """What the image consists of, from its manifest and configuration."""
+        """The image's description, from its manifest and configuration."""
         if self._description is None:
             found = self._manifest or manifests.fetch(self._client, self.head(), self.what)
             digests = [found.digest]
@@ -122,15 +121,15 @@ class RegistrySource:
         return self._description
 
     def deliver(self, sink: LayerSink, wanted: Selection) -> Image:
-        """Feed the layers that the sink does not have to it, and return the image, checked.
+        """Feed the sink the layers that it does not have, and return the verified image.
 
-        Which one is wanted was said when the source was made.
+        `wanted` is not used: the constructor was told which image to read.
         """
         description = self.describe()
         remote = {layer.diff_id: layer for layer in description.layers}
         self.read_progress.begin(sum(layer.size for layer in remote.values()))
         found: dict[str, Layer] = {}
-        # The largest first, so that at the end nobody waits for one of them alone.
+        # The largest first, so that the download does not end with one large layer alone.
         work = [partial(self._layer, sink, layer) for layer in sorted(remote.values(), key=lambda layer: -layer.size)]
         with self._explained(), self._client.watched(), Workers([self._client, self._client][: len(work)]) as workers:
             try:
@@ -154,7 +153,7 @@ class RegistrySource:
         config = manifests.config_of(self._client, manifest)
         with self._explained():
             read = configuration.read(config)
-        # An index that was chosen from has said it, and may know better.
+        # The index from which it was chosen states the platform, perhaps more precisely.
         alone = len(digests) == 1
         if alone and self._platform is not None and not read.platform.matches(self._platform):
             raise ImageNotFoundError(f"{self.what} is for {read.platform}, not for {self._platform}")

@@ -1,23 +1,23 @@
-"""Which registry an image's name means, and what the image is called there."""
+"""The registry that an image's name means, and the repository's name there."""
 
 from dataclasses import dataclass
 
 HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
-"""What Docker Hub is called in names; the last one is where it answers."""
+"""The hosts that mean Docker Hub in names; requests go to the last one."""
 
 
 @dataclass(frozen=True)
 class RepositoryName:
-    """A repository of a registry."""
+    """The full name of a repository."""
 
     host: str
-    """The registry's host, with its port where it has one."""
+    """The registry's host, with its port if it has one."""
     path: str
     """The repository's name there."""
 
     @classmethod
     def of(cls, repository: str) -> "RepositoryName":
-        """From the repository as people write it: what begins with no host is in Docker Hub, as docker has it
+        """The full name of a repository as people write it: without a host, it is in Docker Hub, as for docker
         (https://github.com/distribution/reference)."""
         host, slash, path = repository.partition("/")
         if not slash or not (host == "localhost" or "." in host or ":" in host or host != host.lower()):

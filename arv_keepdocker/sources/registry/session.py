@@ -1,4 +1,4 @@
-"""A session of requests' that trusts whom we say, and takes nothing from ~/.netrc and no cookies."""
+"""A session of the library requests, with our own trust settings, and without ~/.netrc and cookies."""
 
 import ssl
 from http.cookiejar import DefaultCookiePolicy
@@ -10,7 +10,7 @@ from requests.adapters import HTTPAdapter
 
 
 def session(context: ssl.SSLContext | None) -> requests.Session:
-    """For one server; `context` is for HTTPS."""
+    """A session for one server; `context` is the TLS context for HTTPS."""
     made = requests.Session()
     made.trust_env = False
     made.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -20,11 +20,11 @@ def session(context: ssl.SSLContext | None) -> requests.Session:
 
 
 class _Adapter(HTTPAdapter):
-    """Lets the context alone say who is trusted; requests would add the authorities of a package of its own."""
+    """Lets the context alone decide who is trusted; requests would add the authorities of the package certifi."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        if context.verify_mode == ssl.CERT_NONE:  # which the user has asked for, and was told what it means
+        if context.verify_mode == ssl.CERT_NONE:  # the user has asked for it, and was warned
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         super().__init__()
 

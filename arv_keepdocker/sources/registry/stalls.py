@@ -1,4 +1,4 @@
-"""Downloads that stand still: somebody is told what is waited for."""
+"""Reports downloads that have stalled."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ _LOOK_SECONDS = 1.0
 
 
 class Stalls:
-    """While it is entered, a thread watches the reads of all others: there are too many for a timer of each."""
+    """A context in which one thread watches the reads of all others; there are too many reads for a timer each."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -21,7 +21,7 @@ class Stalls:
 
     @contextlib.contextmanager
     def reading(self, what: str) -> Iterator[None]:
-        """The block waits for `what` to send something."""
+        """Watch the block, which reads from `what`."""
         number = threading.get_ident()
         self._reading[number] = (time.monotonic(), what)
         try:

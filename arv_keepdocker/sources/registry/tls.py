@@ -1,4 +1,4 @@
-"""Whom to trust: as the system does, and what the container engines' certs.d directories say of a registry."""
+"""TLS trust: the system's authorities, and the certificates in the container engines' certs.d directories."""
 
 import os
 import ssl
@@ -9,13 +9,13 @@ from ...errors import RegistryError
 CERTIFICATES = ("/etc/docker/certs.d", "/etc/containers/certs.d", "~/.config/containers/certs.d")
 """See docker's "Verify repository client with certificates", and containers-certs.d(5)."""
 _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Environment variables; OpenSSL itself knows SSL_CERT_FILE and SSL_CERT_DIR."""
+"""Environment variables with further authorities; OpenSSL itself reads SSL_CERT_FILE and SSL_CERT_DIR."""
 
 
 def context(authority: str, directories: Sequence[str] = CERTIFICATES, verify: bool = True) -> ssl.SSLContext:
-    """For HTTPS with a host and port: the authorities that are trusted, and the certificate to show, if there is one.
+    """The TLS context for a host and port: the trusted authorities, and the client certificate if there is one.
 
-    Raises RegistryError for certificates that cannot be read.
+    Raises RegistryError if a certificate cannot be read.
     """
     made = ssl.create_default_context()
     if not verify:
@@ -39,7 +39,7 @@ def _system_has_authorities() -> bool:
 
 
 def _directories(authority: str, parents: Sequence[str]) -> Iterator[str]:
-    """Those of the host and its port, else those of the host."""
+    """The directories for the host and its port or, without any, those for the host."""
     host = authority.rpartition(":")[0] if not authority.endswith("]") else authority
     for parent in parents:
         for name in (authority, f"{authority}:443", host):
@@ -75,7 +75,7 @@ def _load(made: ssl.SSLContext, path: str, given_by: str = "") -> None:
 
 def _show(made: ssl.SSLContext, certificate: str, key: str) -> None:
     try:
-        # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+        # If it were given no password, OpenSSL would ask for that of an encrypted key on the terminal.
         made.load_cert_chain(certificate, key, password="")
     except (OSError, ssl.SSLError) as error:
         what = f"the client certificate {certificate} and its key {key}"

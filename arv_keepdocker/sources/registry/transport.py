@@ -1,4 +1,4 @@
-"""HTTP as a registry needs it: trust, proxies, redirects that take no credentials along, and another try."""
+"""HTTP for registries: trust, proxies, redirects without credentials, and retries (Retry-After)."""
 
 import contextlib
 import email.utils
@@ -17,15 +17,15 @@ from .http_errors import TemporaryError, explained, failures
 from .stalls import Stalls
 from .urls import host_of, is_loopback, origin, split
 
-if TYPE_CHECKING:  # imported late: a tenth of a second that only this source needs
+if TYPE_CHECKING:  # imported late: it takes a tenth of a second, which only this source should cost
     from requests import Response, Session
 
 _CONNECT_SECONDS = 10.0
 _SILENCE_SECONDS = 60.0
-"""How long a server may say nothing in the middle of an answer."""
+"""Seconds for which a server may be silent in the middle of an answer."""
 _REDIRECTS = 5
 _LONGEST_WAIT = 120.0
-"""Seconds; who asks for more patience than that is not waited for."""
+"""The longest wait in seconds; if a server asks for more, the request fails."""
 _LONGEST_STEP = 30.0
 _REDIRECT = (301, 302, 303, 307, 308)
 _TEMPORARY = (408, 429)
@@ -42,24 +42,24 @@ class Answer:
     response: "Response"
     url: str
     ours: bool
-    """Whether it is the server that was asked, not another one to which that has sent us."""
+    """Whether it comes from the server that was asked, not from one that it redirected to."""
 
     @property
     def status(self) -> int:
         return self.response.status_code
 
     def header(self, name: str) -> str:
-        """Its value; empty if there is none."""
+        """The header's value; empty if there is none."""
         return str(self.response.headers.get(name, ""))
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body, as far as it was said."""
+        """The announced length of the body in bytes; None if there is none."""
         text = self.header("Content-Length")
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes of the body as they come, with no transfer compression undone. Raises TemporaryError."""
+        """The body as it arrives, with any content encoding left in place. Raises TemporaryError or RegistryError."""
         try:
             while data := self.response.raw.read(_CHUNK, decode_content=False):
                 yield data
@@ -84,7 +84,7 @@ class Answer:
 
 
 class Transport:
-    """Sends requests, to several servers, from several threads."""
+    """Sends requests to several servers, for several threads."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Transport:
         self.stalls = Stalls(display)
 
     def with_retries(self, action: Callable[[], T]) -> T:
-        """Do it, again where it fails with a TemporaryError. Raises RegistryError when that was enough."""
+        """Call the function, and retry it after a TemporaryError. Raises RegistryError after the last try."""
         for attempt in range(1, self.retries + 2):
             try:
                 return action()
@@ -120,7 +120,7 @@ class Transport:
         raise AssertionError("the last try raises")
 
     def wait(self, error: TemporaryError, attempt: int) -> None:
-        """Wait before try number `attempt` + 1, and say so. Raises RegistryError instead where there is none."""
+        """Report the failure and wait before try `attempt` + 1. Raises RegistryError if there is no further try."""
         wait = min(self._first_wait * 2.0 ** (attempt - 1), _LONGEST_STEP) if error.wait is None else error.wait
         if wait > _LONGEST_WAIT:
             raise RegistryError(f"{error}, and asks to wait for {wait:.0f} s", error.hint) from error
@@ -131,7 +131,7 @@ class Transport:
         self._stopped.wait(wait)
 
     def stop(self) -> None:
-        """Let no thread go on for long, whatever it is doing."""
+        """Make all threads give up soon, whatever they are doing."""
         self._stopped.set()
 
     @property
@@ -147,7 +147,7 @@ class Transport:
         form: Form | None = None,
         connect: float = _CONNECT_SECONDS,
     ) -> Answer:
-        """Send one request, and follow where its answer leads. The caller closes the answer.
+        """Send one request, and follow its redirects. The caller closes the answer.
 
         `secret` is the Authorization header, which goes to the server of `url` only; so does the `form` of a POST.
         Raises TemporaryError, also for a status that stands for one, or RegistryError.
@@ -162,7 +162,7 @@ class Transport:
                 return answer
             answer.close()
             target = _joined(url, answer.header("Location"))
-            ours = ours and origin(target) == server  # who has once been sent away is not trusted again
+            ours = ours and origin(target) == server  # after a redirect elsewhere, credentials are not sent again
             self._check_redirect(url, target, plain, form is not None and not ours)
             url = target
         raise RegistryError(f"{host_of(url)} redirects more than {_REDIRECTS} times")
@@ -209,7 +209,7 @@ class Transport:
         return response
 
     def _session(self, server: str) -> "Session":
-        """One for each server, since each may have certificates of its own."""
+        """The session for a server; each may have certificates of its own."""
         with self._lock:
             if server not in self._sessions:
                 from .session import session
@@ -229,7 +229,7 @@ def _joined(url: str, location: str) -> str:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """The wait that a Retry-After header asks for: a number of seconds, or a date."""
+    """The seconds to wait that a Retry-After header asks for, as a number or by a date; None if it is invalid."""
     if retry_after.isascii() and retry_after.isdecimal():
         return float(retry_after[:9])
     with contextlib.suppress(ValueError, TypeError, OverflowError):
@@ -238,7 +238,7 @@ def _seconds(retry_after: str) -> float | None:
 
 
 def _remaining(answer: Answer) -> str:
-    """What Docker Hub says of its limit, such as `0;w=21600`: a number of images in a number of seconds."""
+    """Docker Hub's remaining downloads in words, from a header such as `0;w=21600`: a number in so many seconds."""
     parts: list[str] = []
     for header, word in (("RateLimit-Limit", "of"), ("RateLimit-Remaining", "")):
         count = answer.header(header).partition(";")[0].strip()

@@ -1,11 +1,11 @@
-"""URLs, of which a message may have no more than the host."""
+"""Parts of URLs; messages show no more than the host."""
 
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
 
 def split(url: str) -> SplitResult:
-    """The parts of a URL that may be any text; those of an empty one where it is none."""
+    """The parts of a URL; those of an empty URL if the text is not one."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -15,7 +15,7 @@ def split(url: str) -> SplitResult:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port, the port only where it is not the scheme's own."""
+    """Scheme, host and port; the port only if it is not the scheme's default."""
     parts = split(url)
     port = parts.port
     host = (parts.hostname or "").lower()
@@ -25,12 +25,12 @@ def origin(url: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """What of a URL a message may have: its query string may be as good as a password."""
+    """The host of a URL, for messages: the query string may be as good as a password."""
     return origin(url).rpartition("/")[2] or "nowhere"
 
 
 def is_loopback(hostname: str) -> bool:
-    """Whether a host, without its port, is this machine: only there plain HTTP is safe."""
+    """Whether a host (without a port) is this machine; only there is plain HTTP safe."""
     try:
         return ipaddress.ip_address(hostname.strip("[]")).is_loopback
     except ValueError:
