@@ -87,7 +87,7 @@ class Sandbox:
         return self._process.pid
 
     def environment(self, user: str = "active", *, token: str | None = None) -> dict[str, str]:
-        """The variables that make a user's client talk to this cluster, by the user's first token or another one."""
+        """The environment variables for a client of this cluster, with the user's first token or another one."""
         return {**self._exports, "ARVADOS_API_TOKEN": token or self.users[user].token}
 
     # Users, tokens, projects
@@ -104,7 +104,7 @@ class Sandbox:
         return self.users[name]
 
     def token(self, user: str = "active", *, scopes: Sequence[str] = ("all",), expires_at: str | None = None) -> str:
-        """A further token of a user, good for "all" or for some requests, as in `["GET /arvados/v1/users/current"]`."""
+        """Another token of a user, valid for "all" or for some requests, as in `["GET /arvados/v1/users/current"]`."""
         return self._new_token(self.users[user].uuid, scopes=list(scopes), expires_at=expires_at)
 
     def _new_token(self, owner: str, **attributes: object) -> str:
@@ -171,7 +171,7 @@ class Sandbox:
         return list(self.control("GET", "blocks"))
 
     def lose_block(self, locator: str) -> bool:
-        """Delete a block from Keep, whatever collections have it; whether it was there."""
+        """Delete a block from Keep, whatever collections refer to it. Returns whether it was there."""
         return bool(self.control("DELETE", f"blocks?md5={locator[:32]}"))
 
     def requests(self) -> list[dict[str, Any]]:
@@ -205,7 +205,7 @@ class Sandbox:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Asks a cluster whose certificate nobody has signed; made once, and without loading those that could have."""
+    """The TLS context for a self-signed certificate; made once, without loading the system's authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

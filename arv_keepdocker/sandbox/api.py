@@ -122,7 +122,7 @@ _FAULT_ANSWERS: dict[str, Callable[[Fault, Call], Answer]] = {
     "full": lambda *_: _json({"errors": ["ordered fault: full"]}, 503),
     "read-only": lambda *_: _json({"errors": ["ordered fault: read-only"]}, 503),
     "rails-down": lambda _, asked: _rails_down(asked),
-    # The controller's limit of requests at a time has an answer without a body (lib/httpserver/request_limiter.go).
+    # Above its limit of concurrent requests, the controller answers without a body (lib/httpserver/request_limiter.go).
     "busy": lambda *_: Answer(503, content_type=None),
 }
 
@@ -161,7 +161,7 @@ class Api:
             entry.seconds = time.time() - entry.time
 
     async def _refuse(self, request: web.Request, entry: LoggedRequest, answer: Answer) -> web.StreamResponse:
-        """Answer what cannot even be read."""
+        """Answer a request that cannot be parsed."""
         entry.status, entry.response_size = answer.status, len(answer.body)
         self._request_log.add(entry)
         return await send(request, answer)

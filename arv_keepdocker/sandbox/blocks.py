@@ -14,11 +14,11 @@ _DISCARDED = ".discarded"
 
 
 class Discarded(Exception):
-    """The block was taken, but not kept."""
+    """The block was received, but could not be kept."""
 
 
 class Incoming:
-    """A block on its way in. Its methods may block, and are to be called in a thread."""
+    """A block that is being received. Its methods may block; call them in a thread."""
 
     def __init__(self, store: BlockStore) -> None:
         self._store = store
@@ -98,7 +98,7 @@ class BlockStore:
         return sorted(path.stem for path in self.directory.glob("???/*"))
 
     def lose(self, md5: str) -> bool:
-        """Lose a block; whether it was there."""
+        """Delete a block. Returns whether it was there."""
         paths = [self._path(md5), self._path(md5).with_suffix(_DISCARDED)]
         there = [path for path in paths if path.exists()]
         for path in there:

@@ -1,4 +1,4 @@
-"""One API request as the handlers see it: effective method, parameters from everywhere, and who is asking."""
+"""One API request as the handlers see it: effective method, parameters from all places, and the caller."""
 
 from __future__ import annotations
 

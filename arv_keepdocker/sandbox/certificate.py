@@ -39,7 +39,7 @@ def _new_certificate() -> bytes:
 
 
 def tls_context(path: Path) -> ssl.SSLContext:
-    """The server's side of TLS, with the certificate in this file, made if it is not there."""
+    """The server's TLS context, with the certificate in this file, which is created if it does not exist."""
     if not path.exists():
         temporary = path.with_suffix(".new")
         temporary.write_bytes(_new_certificate())

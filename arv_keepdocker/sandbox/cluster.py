@@ -31,11 +31,11 @@ class Settings:
     forward_slash_name_substitution: str = ""
     # The members "strict_tags" and "tags" of a vocabulary.
     vocabulary: dict[str, Any] = field(default_factory=lambda: {"strict_tags": False, "tags": {}})
-    # By UUID prefix the objects of each federated cluster, None for one that is down.
+    # The objects of each federated cluster, by UUID prefix; None for a cluster that is down.
     remote_clusters: dict[str, list[dict[str, Any]] | None] = field(default_factory=dict)
     # Where Workbench is, "" for nowhere.
     workbench2_url: str = ""
-    # Keep neither reads nor answers; what was begun goes on when this is over.
+    # Keep neither reads nor answers; requests that were under way continue when this ends.
     keep_paused: bool = False
     # Keep is reached through a proxy, which does not say which storage classes it has stored in.
     keep_proxy: bool = False

@@ -1,4 +1,4 @@
-"""What the cluster says about itself: configuration, Keep services, vocabulary; and workflows, which are only kept."""
+"""What the cluster tells about itself: configuration, Keep services, vocabulary; and workflows, which are only kept."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _config(cluster: Cluster, call: Call) -> Any:
 
 
 def describe_keep_services(cluster: Cluster) -> None:
-    """Write the running Keep services down as objects, in place of those of an earlier run."""
+    """Record the running Keep services as objects, replacing those of an earlier run."""
     database = cluster.database
     known = {row["uuid"]: row["created_at"] for row in database.rows("SELECT uuid, created_at FROM keep_services")}
     database.execute("DELETE FROM keep_services")

@@ -28,7 +28,7 @@ _VERSIONED = ("name", "description", "properties", "manifest_text", "owner_uuid"
 
 
 def _accept_manifest(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
-    """Check a new manifest, syntax before signatures, and derive what is derived from it."""
+    """Check a new manifest, syntax before signatures, and set the attributes that are derived from it."""
     text = row.get("manifest_text") or ""
     contents = _parse(text)
     unsigned = manifest.unsigned(text)
@@ -106,7 +106,7 @@ def _update(cluster: Cluster, call: Call) -> Row:
 
 
 def _keep_version(cluster: Cluster, old: Row, row: Row) -> None:
-    """Keep the old state as a hidden object of its own if it has stood for long enough."""
+    """Keep the old state as a hidden object of its own if it has existed for long enough."""
     idle = timestamps.now() - old["modified_at"] > _IDLE
     if idle or old["preserve_version"]:
         cluster.database.insert(COLLECTIONS, {**old, "uuid": COLLECTIONS.new_uuid()})
@@ -137,7 +137,7 @@ def _by_hash(cluster: Cluster, call: Call, portable_data_hash: str) -> Row:
     row = readable_by_hash(cluster, call, portable_data_hash)
     if row is None:
         raise ApiError(404, "not found")
-    # Only content is told, not whose it is (measured on Arvados 3.2.1).
+    # Only the content is shown, not its owner (measured on Arvados 3.2.1).
     reduced = {"uuid": portable_data_hash, "portable_data_hash": portable_data_hash}
     content = {"manifest_text": row["manifest_text"], "trash_at": row["trash_at"]}
     rendered = render(cluster, call, COLLECTIONS, {**reduced, **content}, selection(COLLECTIONS, call))

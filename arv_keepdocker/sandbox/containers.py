@@ -1,4 +1,4 @@
-"""Container requests, as far as finding the image goes: with all the peculiarities of the real lookup."""
+"""Container requests, as far as finding the image: with all the peculiarities of the real lookup."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _IMAGE_FILE = re.compile(r"sha256:[0-9A-Fa-f]{64}\.tar")
 
 
 class _Incompatible(Exception):
-    """Images were found, but none in a format that the cluster takes."""
+    """Images were found, but none in a format that the cluster accepts."""
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A collection that links name, and by what it is ranked."""
+    """A collection that links name, and the values that rank it."""
 
     collection: Row
     image_timestamp: int

@@ -101,7 +101,7 @@ class Database:
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what is in the block if it fails, and nothing else of the transaction."""
+        """Undo what the block did if it fails, and nothing else of the transaction."""
         self._connection.execute("SAVEPOINT attempt")
         try:
             yield
@@ -118,14 +118,14 @@ class Database:
         self._connection.executemany(sql, values)
 
     def define(self, name: str, function: Callable[[], None]) -> None:
-        """Let SQL call a function, from triggers."""
+        """Make a function callable from SQL triggers."""
         self._connection.create_function(name, 0, function)
 
     def rows(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
         return [dict(row) for row in self._connection.execute(sql, values)]
 
     def get(self, resource: Resource, uuid: str) -> Row | None:
-        """One object by its UUID, whoever may see it."""
+        """One object by its UUID, regardless of permissions."""
         rows = self.rows(f"SELECT * FROM {resource.name} WHERE uuid = ?", (uuid,))
         return decode(resource, rows[0]) if rows else None
 
@@ -133,7 +133,7 @@ class Database:
         self.insert_many(resource, [values])
 
     def insert_many(self, resource: Resource, objects: Iterable[Row]) -> None:
-        """Insert objects that have every stored attribute, or rely on None for those they lack."""
+        """Insert objects; stored attributes that they lack are None."""
         stored = list(resource.stored.values())
         marks = ", ".join("?" * len(stored))
         self._connection.executemany(

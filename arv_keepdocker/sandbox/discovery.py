@@ -1,4 +1,4 @@
-"""The discovery document, from which the SDK builds its client: made of the endpoints that there really are."""
+"""The discovery document, from which the SDK builds its client: it is made from the endpoints that exist."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LIST_PARAMETERS = (
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One method: how the SDK calls it, where it is, who answers it."""
+    """One method: its name in the SDK, its path, and its handler."""
 
     resource: str
     name: str

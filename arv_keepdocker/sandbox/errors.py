@@ -1,4 +1,4 @@
-"""The refusals a cluster answers with, and the three dresses in which they reach the client."""
+"""The errors that a cluster answers with, in the three forms in which they reach the client."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 class RailsError(ApiError):
-    """A refusal by the server behind the controller, which says where it got it from."""
+    """A refusal by the server behind the controller; the message says where the controller got it from."""
 
     def message(self, path: str, request_id: str) -> str:
         return f"//railsapi.internal{path}: {self.status} {phrase(self.status)}: {self.reason} ({request_id})"

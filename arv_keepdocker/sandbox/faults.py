@@ -1,4 +1,4 @@
-"""Faults that a test orders: which requests they strike, and what happens to those."""
+"""Faults that a test orders: which requests they affect, and how."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTIONS = frozenset(
         "busy",
     ]
 )
-# Only there does the API look at signatures.
+# The API checks signatures only there.
 _CREATION = r"^/arvados/v1/collections(\?|$)"
 
 
@@ -84,7 +84,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Subject:
-    """What of a request the faults look at."""
+    """The parts of a request that faults can match."""
 
     service: str
     method: str
@@ -102,7 +102,7 @@ class Faults:
     _numbers: Iterable[int] = field(default_factory=lambda: itertools.count(1))
 
     def add(self, spec: dict[str, Any]) -> Fault:
-        """Order a fault; ValueError or TypeError if the specification is none."""
+        """Order a fault. Raises ValueError or TypeError if the specification is invalid."""
         fault = Fault(**spec)
         fault.id = next(iter(self._numbers))
         self._faults.append(fault)

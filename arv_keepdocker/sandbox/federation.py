@@ -1,4 +1,4 @@
-"""Objects of other clusters: which cluster is asked for them, and what it answers."""
+"""Objects of federated clusters: which cluster is asked for them, and what it answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def _is_down(cluster: Cluster, prefix: str, path: str) -> ApiError:
 
 
 def is_remote(cluster: Cluster, uuid: str) -> bool:
-    """Whether the controller asks another cluster for this object; its own for those that it does not know."""
+    """Whether the controller asks another cluster for this object; for unknown clusters it asks its own."""
     return UUID.fullmatch(uuid) is not None and uuid[:5] in cluster.settings.remote_clusters
 
 
 def answer(cluster: Cluster, call: Call) -> Row:
-    """What the cluster of an object says of it; here others' objects can only be looked at."""
+    """The answer of an object's cluster; the sandbox lets objects of other clusters only be read."""
     prefix = call.uuid[:5]
-    call.caller  # noqa: B018 - who is not logged in hears that first
+    call.caller  # noqa: B018 - without a login, that is refused first
     objects = cluster.settings.remote_clusters[prefix]
     if objects is None:
         raise _is_down(cluster, prefix, call.path)

@@ -1,4 +1,4 @@
-"""What filters on ordinary columns and on JSON columns have in common: operators, operands, patterns."""
+"""The operators, operands and patterns that filters on ordinary columns and on JSON columns share."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def matches(column: str, operator: str, pattern: str) -> Condition:
         return f"{column} GLOB ?", [glob(pattern)]
     if pattern.isascii():
         return f"{column} LIKE ? ESCAPE '\\'", [pattern]
-    # SQLite's own LIKE knows the case of ASCII letters only.
+    # SQLite's own LIKE ignores case for ASCII letters only.
     return f"unicode_lower({column}) LIKE ? ESCAPE '\\'", [pattern.lower()]

@@ -63,7 +63,7 @@ def _check_loop(cluster: Cluster, row: Row) -> None:
 
 
 def _check_freezing(cluster: Cluster, call: Call, old: Row | None, row: Row) -> None:
-    """Only who manages a project may freeze it, and in the own name (models/group.rb)."""
+    """Only a user who manages a project may freeze it, and only in the user's own name (models/group.rb)."""
     row["frozen_by_uuid"] = row.get("frozen_by_uuid") or None
     before = old["frozen_by_uuid"] if old else None
     if row["frozen_by_uuid"] == before:
@@ -81,7 +81,7 @@ def _check_freezing(cluster: Cluster, call: Call, old: Row | None, row: Row) -> 
 
 
 def _check_for_containers(cluster: Cluster, project: str) -> None:
-    """A project in which something is still to run cannot be frozen (models/group.rb)."""
+    """A project with committed container requests cannot be frozen (models/group.rb)."""
     found = cluster.database.rows(
         f"SELECT t.uuid, t.state FROM container_requests t WHERE t.state = 'Committed' AND {_BELOW} LIMIT 1", (project,)
     )
@@ -144,7 +144,7 @@ def _within(call: Call, project: str) -> Condition:
 
 
 def _contents(cluster: Cluster, call: Call) -> Row:
-    """The objects in a project, or all that are visible, kind after kind."""
+    """The objects in a project, or all visible objects, kind by kind."""
     project = call.groups[0] if call.groups else str(call.params.get("uuid") or "")
     if project:
         resource = resource_of(project)
@@ -195,7 +195,7 @@ def _filters_for(resource: Resource, wanted: list[list[Any]]) -> list[list[Any]]
 
 
 def _shared(cluster: Cluster, call: Call) -> Row:
-    """Projects that the caller may see, but that are in nothing else that the caller may see."""
+    """The visible projects that are in nothing else that the caller may see."""
     cluster.permissions.refresh()
     visible = "SELECT target FROM grants WHERE user = ? AND traverse"
     outside = f"t.group_class != 'role' AND t.owner_uuid NOT IN ({visible})"

@@ -37,7 +37,7 @@ def _json_text(attribute: Attribute, key: str, operator: str, operand: Any) -> C
     """Comparison of the subproperty's text, as PostgreSQL's ->> gives it."""
     if not key or not isinstance(operand, str):
         raise bad_operand(operand, operator)
-    # The path is code, not a value, for SQLite counts on its being the same for all rows; so it is quoted by hand.
+    # The path is part of the code, quoted by hand, not a parameter: SQLite needs it to be the same for all rows.
     column = f"json_extract(t.{attribute.name}, '" + _json_path(key).replace("'", "''") + "')"
     if operator in PATTERNS:
         return matches(column, operator, operand)

@@ -147,7 +147,7 @@ class KeepService:
             raise _Refusal(413, "block size exceeds 64 MiB")
         classes = _storage_classes(request)
         if self._bandwidth.is_limited and request.transport:
-            # The sender is to feel the limit, not to fill the kernel's buffers with megabytes.
+            # The sender should feel the limit instead of filling the kernel's buffers with megabytes.
             request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)
         incoming = self._blocks.receive()
         try:
@@ -168,7 +168,7 @@ class KeepService:
         return Answer(200, f"{locator}{hint}\n".encode(), _TEXT, headers)
 
     async def _receive(self, request: web.Request, incoming: Incoming) -> None:
-        """Take the body in; while one batch is hashed and written, the next is read."""
+        """Receive the body; while one batch is hashed and written, the next is read."""
         work: asyncio.Future[None] | None = None
         received = 0
         batch: list[bytes] = []
@@ -188,11 +188,11 @@ class KeepService:
                     batch, gathered = [], 0
         finally:
             if work:
-                await work  # whoever gives up closes the file that it writes to
+                await work  # it must end first: after a failure, the caller closes the file
         await self._in_thread(incoming.add, batch)
 
     async def _throttle(self, request: web.Request, size: int) -> None:
-        """Wait as the limit wants it, and take nothing off the network meanwhile."""
+        """Wait as long as the limit demands, without reading from the network."""
         if request.transport is None or not (self._bandwidth.is_limited or self._cluster.settings.keep_paused):
             return
         request.transport.pause_reading()
@@ -202,7 +202,7 @@ class KeepService:
             request.transport.resume_reading()
 
     async def _read(self, request: web.Request) -> bytes:
-        """The next piece of a body: what is there, or little of it, so that a limited rate is an even one."""
+        """The next piece of a body: all that has arrived or, at a limited rate, a little, to keep the rate even."""
         return await (request.content.read(_PIECE) if self._bandwidth.is_limited else request.content.readany())
 
     def _in_thread(self, function: Callable[[_Input], _Output], value: _Input) -> asyncio.Future[_Output]:
@@ -229,7 +229,7 @@ class KeepService:
         return Answer(200, b"", None, length=size if size == wanted else 0)
 
     def _checked(self, request: web.Request) -> tuple[str, int]:
-        """The hash and the alleged size of the block asked for, once the signature is found good."""
+        """The requested block's hash and claimed size, after its signature has been verified."""
         match = _GET_PATH.fullmatch(request.path)
         if match is None:
             raise _Refusal(400, "Bad Request")

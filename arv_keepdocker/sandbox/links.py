@@ -1,4 +1,4 @@
-"""Links: heads that must be there, and permission links that change who may see what."""
+"""Links: heads that must exist, and permission links, which change who may see what."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _check_end(cluster: Cluster, call: Call, end: str, row: Row, old: Row | None
 
 
 def _check_permission(cluster: Cluster, call: Call, row: Row) -> None:
-    """A permission link is for whoever manages its head, and belongs to the system."""
+    """Only a user who manages its head may make a permission link; the system owns it."""
     head = resource_of(row.get("head_uuid"))
     tail = resource_of(row.get("tail_uuid"))
     if head is None or tail not in (USERS, GROUPS):

@@ -1,4 +1,4 @@
-"""Lists: filters, order, selection and paging, as controller and Rails share them between them."""
+"""Lists: filters, order, selection and paging, divided between controller and Rails as in Arvados."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def offset_of(call: Call) -> int:
 
 
 def _order(resource: Resource, call: Call, selected: Iterable[str]) -> str:
-    """The ORDER BY clause; what is unknown in the given order is ignored (measured on Arvados 3.2.1)."""
+    """The ORDER BY clause; unknown attributes in the order are ignored (measured on Arvados 3.2.1)."""
     value = call.params.get("order")
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         value = call.decoded("order")
@@ -77,7 +77,7 @@ def _columns(resource: Resource, selected: list[str] | None) -> list[str]:
 
 
 def _empty_list(resource: Resource, count: str) -> Row:
-    """The controller's own answer where it need not ask Rails: mind the limit."""
+    """The controller's own answer if it need not ask Rails; its limit is always 0."""
     answer: Row = {"items": [], "kind": f"{resource.kind}List", "limit": 0, "offset": 0}
     return answer if count == "none" else {**answer, "items_available": 0}
 
@@ -85,7 +85,7 @@ def _empty_list(resource: Resource, count: str) -> Row:
 def _conditions(
     cluster: Cluster, call: Call, resource: Resource, wanted: list[list[Any]], extra: Condition
 ) -> Condition:
-    """What the listed objects have in common: the filters, that the caller may see them, and an extra condition."""
+    """The SQL condition for listed objects: the filters, the caller's permissions, and an extra condition."""
     conditions = [
         filters.compile_filters(resource, [*_where(call), *wanted]),
         cluster.permissions.readable(resource, call.caller, call.flag("include_trash")),
@@ -98,7 +98,7 @@ def _conditions(
 
 
 def list_objects(cluster: Cluster, call: Call, resource: Resource, extra: Condition | None = None) -> Row:
-    """Answer a list request, of objects that meet an extra condition if there is one."""
+    """Answer a list request, for objects that also meet the extra condition, if there is one."""
     count = call.params.get("count") or "exact"
     wanted = filters.check_structure(call.decoded("filters"))
     limit, offset = limit_of(call), offset_of(call)

@@ -49,7 +49,7 @@ def _is_stream_name(word: str) -> bool:
 
 
 def _stream_files(number: int, line: str) -> Iterator[tuple[str, int]]:
-    """The files of one stream; what is refused is as in the SDK's keep.rb, which the API server uses."""
+    """The files of one stream; it refuses the same as the SDK's keep.rb, which the API server uses."""
     words = line.rstrip(" ").split(" ")
     place = f"Manifest invalid for stream {number}: "
     if not _is_stream_name(words[0]):
@@ -66,7 +66,7 @@ def _stream_files(number: int, line: str) -> Iterator[tuple[str, int]]:
     for word in words[blocks:]:
         match = _FILE.fullmatch(word)
         if unescape(word) == "0:0:.":
-            continue  # stands for an empty directory
+            continue  # represents an empty directory
         if match is None or not _is_path(unescape(match[3])):
             raise ValueError(place + f"invalid file token {_quoted(word)}")
         yield f"{words[0]}/{match[3]}", int(match[2])

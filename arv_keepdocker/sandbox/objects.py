@@ -1,4 +1,4 @@
-"""Getting, creating, changing and deleting an object: what all kinds have in common."""
+"""Getting, creating, changing and deleting objects: the parts that all kinds have in common."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _new_uuid(call: Call, resource: Resource, given: Row) -> str:
 
 
 def store_named(cluster: Cluster, call: Call, resource: Resource, row: Row, store: Callable[[Row], None]) -> None:
-    """Store an object; if its owner has that name already, refuse or rename, as the request wants it."""
+    """Store an object; if its owner already has an object of that name, refuse or rename, as requested."""
     try:
         with cluster.database.savepoint():
             store(row)
@@ -74,7 +74,7 @@ def create(
     validate(cluster, call, None, row)
     require_active(caller)
     store_named(cluster, call, resource, row, lambda r: cluster.database.insert(resource, r))
-    # Only this first answer knows the time better than the database does (measured on Arvados 3.2.1).
+    # Only this first answer has the time more exactly than the database (measured on Arvados 3.2.1).
     return render(cluster, call, resource, row, selection(resource, call), nanoseconds=now % 1000)
 
 

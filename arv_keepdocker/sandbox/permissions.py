@@ -49,7 +49,7 @@ _READABLE_OTHERS = f"(t.owner_uuid IN ({_TRAVERSED}) OR t.uuid IN ({_GRANTED}))"
 
 
 def _triggers() -> Iterator[str]:
-    """What makes the database call permissions_changed()."""
+    """The triggers by which the database calls permissions_changed()."""
     for table in ("users", "groups", "links"):
         for event, versions in (("INSERT", ["NEW"]), ("DELETE", ["OLD"]), ("UPDATE", ["OLD", "NEW"])):
             classes = ", ".join(f"{version}.link_class" for version in versions)
@@ -60,11 +60,11 @@ def _triggers() -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Edge:
-    """Whoever has a level on the source has at most this one on the target."""
+    """A user with a level on the source has at most this level on the target."""
 
     target: str
     level: int
-    # A user's own things are reached only through can_manage on the user.
+    # Objects that a user owns are reached only through can_manage on the user.
     needs_manage: bool
 
 
@@ -79,14 +79,14 @@ class Permissions:
             " PRIMARY KEY (user, target)) WITHOUT ROWID"
         )
         database.execute("CREATE TEMP TABLE trashed (uuid TEXT PRIMARY KEY, at INTEGER) WITHOUT ROWID")
-        # The frozen projects and all that are in them, at any depth.
+        # The frozen projects and all projects in them, at any depth.
         database.execute("CREATE TEMP TABLE frozen (uuid TEXT PRIMARY KEY) WITHOUT ROWID")
         database.define("permissions_changed", self.changed)
         for trigger in _triggers():
             database.execute(trigger)
 
     def changed(self) -> None:
-        """Called by the database when users, groups or permission links change, and by whoever undoes that."""
+        """Called by the database when users, groups or permission links change, and when a change is undone."""
         self._stale = True
 
     def refresh(self) -> None:
@@ -118,7 +118,7 @@ class Permissions:
         return edges
 
     def _trashed(self) -> Iterator[tuple[str, int]]:
-        """Each group that is in the trash, or in something that is, and since when."""
+        """Each group that is in the trash, itself or with what contains it, and since when."""
         groups = {g["uuid"]: g for g in self._database.rows("SELECT uuid, owner_uuid, trash_at FROM groups")}
         for uuid in groups:
             times = []
@@ -194,19 +194,19 @@ class Permissions:
         return found[0]["level"] or 0
 
     def is_frozen(self, *uuids: str) -> bool:
-        """Whether one of these is a project that is frozen, or that is in a frozen one."""
+        """Whether one of these is a frozen project or inside one."""
         self.refresh()
         marks = ", ".join("?" * len(uuids))
         return bool(self._database.rows(f"SELECT 1 FROM frozen WHERE uuid IN ({marks}) LIMIT 1", uuids))
 
     def may_write(self, caller: Caller, resource: Resource, row: Row) -> bool:
-        """Nobody may write to what is frozen, not even an administrator (measured on Arvados 3.2.1)."""
+        """Whether the caller may write to it. If it is frozen, not even an administrator may (Arvados 3.2.1)."""
         return self.level(caller, resource, row) >= WRITE and not self.is_frozen(row["uuid"], row["owner_uuid"])
 
     def find_writable(
         self, resource: Resource, caller: Caller, uuid: str, include_trash: bool = False, unfreeze: bool = False
     ) -> Row:
-        """An object that the caller may change; to `unfreeze` a project it may be frozen, but not what it is in."""
+        """An object that the caller may change; with `unfreeze` it may be a frozen project, but not inside one."""
         row = self.find(resource, caller, uuid, include_trash)
         require_active(caller)
         allowed = self.level(caller, resource, row) >= WRITE
@@ -231,7 +231,7 @@ class Permissions:
         owner = self.find(resource, caller, wanted)
         level = self.level(caller, resource, owner)
         if resource is USERS and not caller.is_admin:
-            # Seeing a user, or even writing to one, is not owning what the user owns.
+            # Permission to see or write a user does not extend to what the user owns.
             level = MANAGE if wanted == caller.uuid or level == MANAGE else READ
         if level < WRITE:
             reason = "Owner uuid cannot be set or changed without write permission on new owner"

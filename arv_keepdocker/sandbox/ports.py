@@ -1,4 +1,4 @@
-"""The listening sockets, on the ports of the last run when that can be."""
+"""The listening sockets, on the ports of the last run if possible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOST = "127.0.0.1"
 
 
 class PortInUse(Exception):
-    """A port that was asked for is not free."""
+    """A requested port is not free."""
 
 
 def _bind(port: int) -> socket.socket:
@@ -37,7 +37,7 @@ def _bind_again(last: int) -> socket.socket:
 
 
 def bind_all(wanted: Sequence[int], record: Path) -> list[socket.socket]:
-    """A listener for each wanted port, 0 being that of the last run, which the record tells, or any."""
+    """A listener for each wanted port; 0 means the last run's, which the record names, or any."""
     last: list[int] = json.loads(record.read_text()) if record.exists() else []
     last = (last + [0] * len(wanted))[: len(wanted)]
     listeners: list[socket.socket] = []

@@ -18,7 +18,7 @@ _ZERO: Mapping[str, Any] = {"integer": 0, "boolean": False}
 
 
 def _signed_manifest(cluster: Cluster, call: Call, row: Row) -> str:
-    """The manifest signed for the caller; that of something in the trash is not (measured on Arvados 3.2.1)."""
+    """The manifest signed for the caller; in the trash, it is unsigned (measured on Arvados 3.2.1)."""
     text, trash_at = row.get("manifest_text") or "", row.get("trash_at")
     if trash_at is not None and trash_at <= timestamps.now():
         return str(text)

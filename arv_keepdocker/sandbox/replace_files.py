@@ -1,6 +1,6 @@
-"""The option replace_files: a collection put together from files of others, without their data being touched.
+"""The option replace_files: a collection made from files of other collections, without reading their data.
 
-What is refused and how is as in lib/controller/localdb/collection.go.
+It refuses the same, in the same words, as lib/controller/localdb/collection.go.
 """
 
 from __future__ import annotations

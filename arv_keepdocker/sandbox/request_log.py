@@ -1,4 +1,4 @@
-"""The log of requests, for tests to look into."""
+"""The log of requests, which tests read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 _CAPACITY = 200_000
-# As much of a body as is kept.
+# How much of a body is kept.
 KEPT_BODY = 4096
 
 
@@ -25,7 +25,7 @@ class LoggedRequest:
     instance: int = 0
     # The beginning of an API request's body.
     body: str = ""
-    # Of the query as it was sent, and of the body, in bytes.
+    # The bytes of the query, as it was sent, and of the body.
     query_size: int = 0
     request_size: int = 0
     response_size: int = 0

@@ -240,7 +240,7 @@ CONTAINER_REQUESTS = Resource(
     },
     fixed=_COMMON_FIXED
     | {"container_uuid", "output_uuid", "log_uuid", "requesting_container_uuid", "container_count"}
-    # These can be given, but are never shown; here nobody needs them.
+    # These can be set but are never shown; the sandbox does not use them.
     | {"secret_mounts", "runtime_token"},
 )
 KEEP_SERVICES = Resource(

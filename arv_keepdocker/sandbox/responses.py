@@ -1,4 +1,4 @@
-"""Sending an answer, whole or as a fault will have it."""
+"""Sends an answer, whole or as a fault demands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Throttle = Callable[[int], Awaitable[None]]
 
 @dataclass
 class Answer:
-    """What a request is answered with."""
+    """The answer to a request."""
 
     status: int
     body: bytes = b""
-    # With its parameters; none for an answer that does not tell its type.
+    # With its parameters; None for an answer without a Content-Type.
     content_type: str | None = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     # What HEAD announces without sending it.
@@ -31,13 +31,13 @@ class Answer:
 
 
 async def drop_content_type(request: web.Request, response: web.StreamResponse) -> None:
-    """Before an answer is sent, take from it the type that aiohttp gives to those that have none."""
+    """Before an answer is sent, remove the Content-Type that aiohttp adds if there is none."""
     if response.get(_UNTYPED):
         response.headers.popall("Content-Type", None)
 
 
 async def wait(faults: list[Fault]) -> Fault | None:
-    """Wait out the delays; the fault that decides the request's fate, if there is one."""
+    """Wait for the delays to pass. Returns the fault that decides the request's fate, if there is one."""
     for fault in faults:
         if fault.action != "delay":
             return fault

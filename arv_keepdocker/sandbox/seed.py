@@ -1,4 +1,4 @@
-"""Many images at once, as a cluster in use for years would have them."""
+"""Makes many images at once, such as a cluster has after years of use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def seed_images(database: Database, count: int, owner: str, number: int) -> None:
-    """Make the collections and links of so many images, always the same ones for the same number."""
+    """Make the collections and links of so many images; the same number always gives the same ones."""
     rng = random.Random(number)
     collections, links = [], []
     begin = timestamps.parse("2021-01-01T00:00:00Z")

@@ -43,7 +43,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """The options of the command line."""
 
     directory: Path
     api_port: int = 0
@@ -57,12 +57,12 @@ class Options:
 
     @property
     def ports(self) -> list[int]:
-        """The API's port and those of the Keep services; 0 where it does not matter."""
+        """The ports of the API and of the Keep services; 0 for any."""
         return [self.api_port, *(self.keep_port and self.keep_port + i for i in range(self.keep_services))]
 
 
 def lock(directory: Path) -> int:
-    """Make the directory ours, for as long as the returned descriptor is open."""
+    """Lock the directory for as long as the returned descriptor is open."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -101,7 +101,7 @@ async def _sweep(cluster: Cluster, database_thread: ThreadPoolExecutor) -> None:
 
 
 def _until_told(options: Options) -> asyncio.Event:
-    """An event that SIGTERM, SIGINT or, if so wished, the end of standard input sets."""
+    """An event that is set by SIGTERM, SIGINT or, if requested, the end of standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -118,7 +118,7 @@ def _until_told(options: Options) -> asyncio.Event:
 
 
 def _prepare(cluster: Cluster, options: Options) -> str:
-    """Fill the database as far as it is empty; what to print when the cluster is ready."""
+    """Add what the database lacks. Returns what to print when the cluster is ready."""
     database = cluster.database
     with database.transaction():
         if database.fact("populated") is None:

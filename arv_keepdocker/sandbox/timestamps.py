@@ -19,7 +19,7 @@ def now() -> int:
 
 
 def parse(text: str) -> int:
-    """Microseconds since 1970; finer digits are cut off. ValueError if it is no time."""
+    """Microseconds since 1970; further digits are cut off. Raises ValueError if the text is not a time."""
     match = _ISO.fullmatch(text)
     if match is None:
         raise ValueError(f'no time information in "{text}"')

@@ -1,4 +1,4 @@
-"""Who a request comes from, by its token, and what the token is good for."""
+"""The user that a request's token belongs to, and the requests that the token allows (its scopes)."""
 
 from __future__ import annotations
 

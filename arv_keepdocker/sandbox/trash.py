@@ -1,4 +1,4 @@
-"""The trash: putting collections and projects there, taking them back, and emptying it when their time has come."""
+"""The trash: putting collections and projects there, restoring them, and deleting them when they are due."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trash(cluster: Cluster, call: Call, resource: Resource) -> Row:
 
 
 def untrash(cluster: Cluster, call: Call, resource: Resource) -> Row:
-    """Take an object out of the trash, under another name if its own is taken and the request allows it."""
+    """Restore an object from the trash, under another name if its own is taken and the request allows that."""
     old = cluster.permissions.find_writable(resource, call.caller, call.uuid, include_trash=True)
     if old["trash_at"] is None:
         raise RailsError(422, "#<ArvadosModel::InvalidStateTransitionError: Item is not trashed, cannot untrash>")
@@ -49,9 +49,9 @@ def untrash(cluster: Cluster, call: Call, resource: Resource) -> Row:
 
 
 def sweep(cluster: Cluster) -> None:
-    """Delete for good what is due, together with all links to it, whoever owns them."""
+    """Delete all objects that are due, and all links to them, whoever owns them."""
     database, now = cluster.database, timestamps.now()
-    # What is in a project goes with it, down to the last subproject.
+    # A project's contents are deleted with it, down to the last subproject.
     while sum(_condemn_contents(cluster, resource, now) for resource in (COLLECTIONS, GROUPS)):
         pass
     database.execute(f"DELETE FROM links WHERE owner_uuid IN ({_DUE.format('groups')})", (now,))
@@ -63,7 +63,7 @@ def sweep(cluster: Cluster) -> None:
 
 
 def _condemn_contents(cluster: Cluster, resource: Resource, now: int) -> int:
-    """Make due what is in a project that is due; how many objects that were."""
+    """Make the contents of projects that are due also due. Returns the number of these objects."""
     changed = cluster.database.execute(
         f"UPDATE {resource.name} SET trash_at = ?, delete_at = ?, is_trashed = 1"
         f" WHERE owner_uuid IN ({_DUE.format('groups')}) AND (delete_at IS NULL OR delete_at > ?)",

@@ -1,4 +1,4 @@
-"""Resources that the discovery document has, as a real cluster's does, but that this one does not offer."""
+"""Resources that the discovery document lists, as a real cluster's does, but that the sandbox does not offer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ ADVERTISED = (*_WHOLE, _COMPUTED_PERMISSIONS)
 
 
 def _refuse(cluster: Cluster, call: Call) -> None:
-    call.caller  # noqa: B018 - who is not logged in hears that first
+    call.caller  # noqa: B018 - without a login, that is refused first
     raise RailsError(422, f"{call.path.split('/')[3]}: not offered here")
 
 

@@ -1,4 +1,4 @@
-"""Users and their tokens, and who is there when a cluster begins."""
+"""Users and their tokens, including those of a new cluster."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _INITIAL = (
 )
 
 
-# What of other users is shown; the rest is absent.
+# The attributes of other users that are shown; the rest is absent.
 _PUBLIC = frozenset(
     [
         "kind",
@@ -167,7 +167,7 @@ def _get(cluster: Cluster, call: Call) -> Row:
 
 
 def _as_others_see(user: Row) -> Row:
-    """A user as who is no administrator is shown one, in lists even oneself (users_controller.rb)."""
+    """A user as shown to a user who is not an administrator, in lists even their own (users_controller.rb)."""
     return {name: value if name in _PUBLIC else _HIDDEN.get(name, "") for name, value in user.items()}
 
 
@@ -192,7 +192,7 @@ def _current_token(cluster: Cluster, call: Call) -> Row:
 
 
 def _create_token(cluster: Cluster, call: Call) -> Row:
-    """A token for oneself, or for anyone if one is an administrator."""
+    """Make a token for the caller or, if the caller is an administrator, for any user."""
     given = read_attributes(call, TOKENS)
     owner = given.get("owner_uuid") or call.caller.uuid
     if owner != call.caller.uuid:

@@ -1,4 +1,4 @@
-"""Vocabularies: which properties objects may have, where a site has a list of them (sdk/go/arvados/vocabulary.go)."""
+"""Vocabularies: which properties objects may have, if a site restricts them (sdk/go/arvados/vocabulary.go)."""
 
 from __future__ import annotations
 
