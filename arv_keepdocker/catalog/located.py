@@ -222,7 +222,7 @@ def _not_found(client: Snapshot, sought: Sought) -> ImageNotFoundError:
     if heads:
         lost = ", ".join(sorted(str(head) for head in heads)[:_SHOWN])
         return ImageNotFoundError(
-            f"{problem}: what has the name, {lost}, is in the trash, or in a project that you may not read"
+            f"{problem}: {lost}, which has the name, is in the trash, or in a project that you may not read"
         )
     tags = stored_images.names_in_repository(client, wanted.repository or "")
     more = f" and {len(tags) - _SHOWN} more" if len(tags) > _SHOWN else ""

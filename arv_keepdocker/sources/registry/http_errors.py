@@ -49,7 +49,7 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
             hint = "A registry's own authority goes into /etc/containers/certs.d/HOST/ca.crt; see also SSL_CERT_FILE."
             return RegistryError(f"the certificate of {host} is not trusted: {each.verify_message}", hint)
     kinds = [(type(each).__name__, each) for each in chain]
-    via = " (by way of the proxy that the environment names)" if any(name == "ProxyError" for name, _ in kinds) else ""
+    via = " (through the proxy that the environment names)" if any(name == "ProxyError" for name, _ in kinds) else ""
     if any(isinstance(each, socket.gaierror) for each in chain):
         return UnreachableError(f"the host {host} was not found{via}")
     if any(isinstance(each, ConnectionRefusedError) for each in chain):
