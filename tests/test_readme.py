@@ -34,8 +34,8 @@ VARIABLE = [
 ]
 """What is another at every run, and what takes its place before texts are compared."""
 
-REPOSITORIES = f"akd-{RUN}"
-"""In the place of README's `bio`: the engine may be the user's, and have images of that name."""
+REPOSITORIES = f"akd-{RUN}-readme"
+"""In place of README's `bio`: the engine may be the user's, or have the recorded session's images of the same names."""
 MARK = "------"
 
 
