@@ -21,7 +21,7 @@ from arv_keepdocker.cli import help_texts
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, Result, stored
-from tests.engines import Engine, Registry, docker
+from tests.engines import Engine, Podman, Registry, docker
 from tests.watching import Terminal
 
 WITH_PROGRESS = re.compile(
@@ -319,6 +319,57 @@ def test_arv_put_is_given_one_image_at_a_time(engine: Engine, project: str, run:
     built = [images.build(engine.host, layers=[layer()]) for _ in range(4)]
     result = run("--project-uuid", project, "--via-arv-put", "--images-from", "-", input=text(built), tty=True)
     assert [image for _, image in lines(result)] == [image.name for image in built]
+
+
+@pytest.mark.parametrize("option", ["", "--via-push", "--via-arv-put"])
+@pytest.mark.parametrize("program", ["docker", "podman"])
+def test_every_engine_and_every_way(
+    request: pytest.FixtureRequest,
+    bases: list[dict[str, bytes]],
+    project: str,
+    run: Command,
+    cluster: Cluster,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    program: str,
+    option: str,
+) -> None:
+    """Images that share layers are stored as from their archives, and those that fail do not stop the others."""
+    archives = [tmp_path / f"{number}.tar" for number in range(3)]
+    built = []
+    for archive in archives:
+        with archive.open("wb") as file:
+            built.append(images.write_archive(file, layers=[bases[0], layer()]))
+    if program == "podman":
+        podman: Podman = request.getfixturevalue("podman")
+        run.environment["ARV_KEEPDOCKER_ENGINE"] = str(podman.program)
+        for archive in archives:
+            podman.run("load", "--quiet", "--input", str(archive))
+    else:
+        engine: Engine = request.getfixturevalue("engine")
+        run.environment |= engine.environment
+        for archive in archives:
+            docker("load", "--quiet", "--input", str(archive), host=engine.host)
+    names = [f"localhost/{image.name}" if program == "podman" else image.name for image in built]
+    wanted = [names[0], "no/such-image:1", *names[1:]]
+    words = ("--project-uuid", project, *filter(None, [option]), "--images-from", "-")
+    sandbox.clear_requests()
+    found = lines(run(*words, input="\n".join(wanted)), 3)
+    assert [name for _, name in found] == names
+    sent = sent_to_keep(sandbox)
+    if option != "--via-arv-put":
+        assert sent < 4 * BIG + (1 << 20)
+        for (uuid, _), archive in zip(found, archives, strict=True):
+            direct = run("--project-uuid", project, "--portable-data-hash", "--force", "--from-archive", str(archive))
+            collection = cluster.api().collections().get(uuid=uuid).execute()
+            assert collection["portable_data_hash"] == direct.stdout.strip()
+    for (uuid, name), image in zip(found, built, strict=True):
+        links = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]
+        assert {link["name"] for link in links} == {name, image.id}
+    if option == "--via-arv-put":
+        sandbox.clear_requests()
+        assert lines(run(*words, input="\n".join(names))) == found
+        assert sent_to_keep(sandbox) == 0
 
 
 def test_memory_is_bounded_for_all_images_together(engine: Engine, project: str, run: Command) -> None:
