@@ -358,3 +358,23 @@ def test_a_project_that_is_frozen(
         assert not writes(sandbox)
     finally:
         sandbox.freeze(project, False)
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["", "dry-run"])
+@pytest.mark.parametrize("path", ["^/discovery", "^/arvados/v1/(config|users|keep_services)"])
+def test_a_token_that_expires_before_keep_is_asked(
+    image: images.Image,
+    project: str,
+    run: Command,
+    cluster: Cluster,
+    sandbox: Sandbox,
+    path: str,
+    dry_run: tuple[str, ...],
+) -> None:
+    data = (run.directory / "image.tar").read_bytes()
+    manifest = f". {put(cluster, data)} 0:{len(data)}:{image.id}.tar\n"
+    uuid = stored_as(cluster, project, manifest, image.name, image.id)
+    sandbox.fault("status", service="api", path=path, status=401, skip=1, times=None)
+    result = run("--project-uuid", project, *dry_run, "--from-arvados", uuid)
+    assert (result.status, result.stdout) == (6, ""), result.stderr
+    assert "Is ARVADOS_API_TOKEN right" in result.stderr

@@ -63,7 +63,8 @@ def _keep_client(client: ArvadosClient) -> Callable[[], Any]:
             if not made:
                 cache = KeepBlockCache()
                 cache.cache_max = 0
-                keep_client: Any = KeepClient(api_client=client.api, block_cache=cache)
+                with explained("connecting to Arvados"):  # the SDK's client connects anew in every thread
+                    keep_client: Any = KeepClient(api_client=client.api, block_cache=cache)
                 if not hasattr(keep_client, "local_store"):
                     _find_services(client, keep_client)
                 made.append(keep_client)
