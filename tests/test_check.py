@@ -378,3 +378,16 @@ def test_a_token_that_expires_before_keep_is_asked(
     result = run("--project-uuid", project, *dry_run, "--from-arvados", uuid)
     assert (result.status, result.stdout) == (6, ""), result.stderr
     assert "Is ARVADOS_API_TOKEN right" in result.stderr
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)], ids=["", "dry-run"])
+def test_a_token_that_expires_while_keep_is_read(
+    image: images.Image, project: str, run: Command, cluster: Cluster, sandbox: Sandbox, dry_run: tuple[str, ...]
+) -> None:
+    data = (run.directory / "image.tar").read_bytes()
+    manifest = f". {put(cluster, data)} 0:{len(data)}:{image.id}.tar\n"
+    uuid = stored_as(cluster, project, manifest, image.name, image.id)
+    sandbox.fault("status", service="keep", method="GET", status=401, times=None)
+    result = run("--project-uuid", project, *dry_run, "--from-arvados", uuid)
+    assert (result.status, result.stdout) == (6, "")
+    assert "Is ARVADOS_API_TOKEN right" in result.stderr

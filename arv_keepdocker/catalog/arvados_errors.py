@@ -37,11 +37,14 @@ class UnreadableError(ArvadosError):
     """The answer is incomplete, or not one of Arvados."""
 
 
+_TOKEN_HINT = "Is ARVADOS_API_TOKEN right, and not expired?"
+
+
 class ArvadosRefusedError(ArvadosError):
     """The API server answered with an error status."""
 
     def __init__(self, what: str, reason: str, http_status: int) -> None:
-        hint = "Is ARVADOS_API_TOKEN right, and not expired?" if http_status == 401 else None
+        hint = _TOKEN_HINT if http_status == 401 else None
         if http_status == 403 and _SCOPES.fullmatch(reason):
             hint = "The token may be limited to some requests (its scopes)."
         if str(http_status) not in reason:
@@ -150,4 +153,6 @@ class KeepProblem:
 
     @property
     def hint(self) -> str | None:
+        if self.status == 401:
+            return _TOKEN_HINT
         return TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
