@@ -24,6 +24,7 @@ TRUST_HINT = (
     "ARVADOS_API_HOST_INSECURE=1 trusts any server, which then gets your token."
 )
 _HOST_HINT = "Is ARVADOS_API_HOST right?"
+_TOKEN_HINT = "Is ARVADOS_API_TOKEN right, and not expired?"
 _CURL = re.compile(r"\((\d+), (['\"])(.*)\2\)", re.DOTALL)
 """How pycurl formats an error: libcurl's number (CURLcode) and message."""
 _CURL_NOT_FOUND = {5, 6}
@@ -35,9 +36,6 @@ _CURL_TIMEOUT = 28
 
 class UnreadableError(ArvadosError):
     """The answer is incomplete, or not one of Arvados."""
-
-
-_TOKEN_HINT = "Is ARVADOS_API_TOKEN right, and not expired?"
 
 
 class ArvadosRefusedError(ArvadosError):
