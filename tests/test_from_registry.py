@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from arv_keepdocker.keep.block_sender import SLOTS
+from arv_keepdocker.keep.locators import locators
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import RUN, Engine, Registry
 from tests.registries import DOCKER_LIST, OCI_INDEX, Exchange, Front, Repository, configuration, layer_tar, sha256
+from tests.test_mistakes import RETRYING
 from tests.test_registry_auth import HTPASSWD, PASSWORD
 
 BIG = 5_000_000
@@ -119,6 +121,45 @@ def test_a_tag_that_has_moved(
     first = stored(run("--project-uuid", project, "--from-registry", name.removesuffix(":latest")))
     repository.image(layers[:1], "latest", created="2026-02-02T03:04:05Z")
     assert stored(run("--project-uuid", project, "--from-registry", name)) != first
+
+
+def test_keep_fails_for_a_while_when_it_is_asked_for_layers(
+    run: Command, sandbox: Sandbox, project: str, repository: Repository, layers: list[bytes], tmp_path: Path
+) -> None:
+    """Layers that were sent from another machine are looked up in Keep."""
+    name = f"{repository.host}/{repository.path}"
+    repository.image(layers, "v1")
+    repository.image([*layers, layer_tar("new", b"new")], "v2")
+    words = ("--project-uuid", project, "--from-registry")
+    stored(run(*words, f"{name}:v1"))
+    sandbox.fault("status", service="keep", method="GET", status=503, times=2)
+    sandbox.clear_requests()
+    result = run(*words, f"{name}:v2", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    stored(result)
+    assert {match[1] for match in RETRYING.finditer(result.stderr)} == {"Keep answered 503"}
+    assert sum(each["request_size"] for each in sandbox.requests() if each["method"] == "PUT") < BIG
+
+
+def test_keep_that_has_lost_the_end_of_an_image(
+    run: Command,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    repository: Repository,
+    layers: list[bytes],
+    tmp_path: Path,
+) -> None:
+    """Nothing of it is reused, and nobody waits."""
+    name = f"{repository.host}/{repository.path}"
+    repository.image(layers, "v1")
+    repository.image([*layers, layer_tar("new", b"new")], "v2")
+    words = ("--project-uuid", project, "--from-registry")
+    uuid = stored(run(*words, f"{name}:v1"))
+    text = cluster.api().collections().get(uuid=uuid).execute()["manifest_text"]
+    assert sandbox.lose_block(list(locators([text]))[-1])
+    result = run(*words, f"{name}:v2", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    stored(result)
+    assert not RETRYING.search(result.stderr)
 
 
 def test_what_arvados_has_from_elsewhere_is_not_fetched(

@@ -83,6 +83,8 @@ class KnownLayers:
         self._sent_blocks: dict[str, str] = {}
         self._held: dict[str, list[KnownLayer]] | None = None
         self._added: dict[str, KnownLayer] = {}
+        self._keep_fails = False
+        """Whether Keep was asked again and again in vain: it is not asked for another image's last block."""
 
     @property
     def notes(self) -> Notes:
@@ -173,9 +175,12 @@ class KnownLayers:
         key = block_key(blocks[-1])
         if key in noted:
             return noted[key]
+        if self._keep_fails:
+            return {}
         try:
             end = self.get(blocks[-1])
-        except ArvadosError:
+        except ArvadosError as error:
+            self._keep_fails |= error.retry_reason is not None
             return {}  # then it is not reused
         found = parse(end, list(map(block_size, blocks)))
         stored = [layer for segment in found.segments for layer in segment.layers] if found is not None else []

@@ -12,37 +12,39 @@ from ..errors import ArvadosError
 from ..keep.locators import block_key, block_size
 from ..sources.arvados import BlockError, WrongBlockError
 
+_READ_RETRIES = 5
+"""Retries of a read that only saves sending: with growing pauses, about a minute."""
 _MISSING = {404, 410}
 _CHECKSUM = "Checksum fail"
 """The SDK's word for a block whose bytes do not have its hash."""
 
 
-def block_reader(client: ArvadosClient, retries: int | None = None) -> Callable[[str], bytes]:
-    """What reads a block by its signed locator, or raises ArvadosError. The SDK compares its bytes with its hash."""
-    keep_client = _keep_client(client)
+def block_reader(client: ArvadosClient) -> Callable[[str], bytes]:
+    """What reads a block by its signed locator, or raises ArvadosError.
 
-    def get(locator: str) -> bytes:
+    Without the block, more is sent: while Keep does not answer, it is asked again for about a minute.
+    """
+    get = block_checker(client, min(client.retries, _READ_RETRIES))
+
+    def read(locator: str) -> bytes:
         try:
-            data: bytes | None = keep_client().get(locator, num_retries=client.retries if retries is None else retries)
-        except Exception as error:  # the client lets through what the API client and libcurl raise
-            raise ArvadosError(f"Keep did not give a block: {error}") from error
-        if data is None:
-            raise ArvadosError(f"Keep did not give block {locator.partition('+A')[0]}")
-        return data
+            return get(locator)
+        except BlockError as error:
+            raise ArvadosError(str(error)) from error
 
-    return get
+    return read
 
 
-def block_checker(client: ArvadosClient) -> Callable[[str], bytes]:
-    """What reads a block as `block_reader` does, but tells what Keep has lost from what it does not give now.
+def block_checker(client: ArvadosClient, retries: int | None = None) -> Callable[[str], bytes]:
+    """What reads a block by its signed locator, and tells what Keep has lost from what it does not give now.
 
     It raises BlockError where every Keep service says that it does not have the block, or has other bytes in its place;
-    else ArvadosError, after it has been tried again as often as the user wants.
+    else ArvadosError, after `retries` more attempts, by default as many as the user wants.
     """
     keep_client = _keep_client(client)
 
     def get(locator: str) -> bytes:
-        read = partial(client.retry, "Keep to give a block", partial(_get, keep_client, locator))
+        read = partial(client.retry, "Keep to give a block", partial(_get, keep_client, locator), retries)
         try:
             return read()
         except WrongBlockError:  # it may have been damaged on the way
