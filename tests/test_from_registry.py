@@ -140,6 +140,21 @@ def test_keep_fails_for_a_while_when_it_is_asked_for_layers(
     assert sum(each["request_size"] for each in sandbox.requests() if each["method"] == "PUT") < BIG
 
 
+def test_nobody_waits_for_keep_that_has_never_answered(
+    run: Command, sandbox: Sandbox, project: str, repository: Repository, layers: list[bytes], tmp_path: Path
+) -> None:
+    name = f"{repository.host}/{repository.path}"
+    repository.image(layers, "v1")
+    repository.image([*layers, layer_tar("new", b"new")], "v2")
+    words = ("--project-uuid", project, "--from-registry")
+    stored(run(*words, f"{name}:v1"))
+    nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "ARVADOS_KEEP_SERVICES": "http://nosuch.invalid/"}
+    result = run(*words, f"{name}:v2", env=nowhere)
+    assert result.status == 6
+    assert "resolve" in result.stderr
+    assert not RETRYING.search(result.stderr)
+
+
 def test_keep_that_has_lost_the_end_of_an_image(
     run: Command,
     sandbox: Sandbox,

@@ -42,9 +42,10 @@ def block_checker(client: ArvadosClient, retries: int | None = None) -> Callable
     else ArvadosError, after `retries` more attempts, by default as many as the user wants.
     """
     keep_client = _keep_client(client)
+    found = threading.Event()  # Keep has answered: who has never done so may not be there
 
     def get(locator: str) -> bytes:
-        read = partial(client.retry, "Keep to give a block", partial(_get, keep_client, locator), retries)
+        read = partial(client.retry, "Keep to give a block", partial(_get, keep_client, found, locator), retries)
         try:
             return read()
         except WrongBlockError:  # it may have been damaged on the way
@@ -86,7 +87,7 @@ def _find_services(client: ArvadosClient, keep_client: Any) -> None:
             raise ArvadosError("Arvados names no Keep service that you can use") from error
 
 
-def _get(keep_client: Callable[[], Any], locator: str) -> bytes:
+def _get(keep_client: Callable[[], Any], found: threading.Event, locator: str) -> bytes:
     from arvados.errors import KeepRequestError
 
     key = block_key(locator)
@@ -94,15 +95,16 @@ def _get(keep_client: Callable[[], Any], locator: str) -> bytes:
     try:
         data: bytes = reader.get(locator, num_retries=0)
     except KeepRequestError as error:
-        raise _explained(key, error) from error
+        raise _explained(key, error, found.is_set()) from error
     except Exception as error:  # the client lets through what the API client and libcurl raise
         raise ArvadosError(f"Keep did not give block {key}: {error}") from error
+    found.set()
     if len(data) != block_size(locator):
         raise WrongBlockError(f"block {key} has {len(data)} bytes in Keep")
     return data
 
 
-def _explained(key: str, error: Any) -> ArvadosError | BlockError:
+def _explained(key: str, error: Any, found: bool) -> ArvadosError | BlockError:
     problems = {service: KeepProblem.of(each) for service, each in error.request_errors().items()}
     others = {
         service: problem
@@ -115,6 +117,6 @@ def _explained(key: str, error: Any) -> ArvadosError | BlockError:
         return BlockError(f"Keep has no block {key}")
     words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in others.items())
     hints = [problem.hint for problem in others.values() if problem.hint is not None]
-    passing = [problem.summary for problem in others.values() if problem.passes(found=True)]
+    passing = [problem.summary for problem in others.values() if problem.passes(found)]
     retry_reason = passing[0] if passing else None if problems else "no answer from Keep"
     return ArvadosError(f"Keep did not give block {key}: {words or error}", next(iter(hints), None), retry_reason)
