@@ -226,6 +226,16 @@ def test_a_little_that_still_moves_is_not_movement() -> None:
     assert pace.idle < STILL
 
 
+@pytest.mark.parametrize("rate", [10_000, 40_000, 1_000_000])
+def test_what_is_slow_is_movement(rate: int) -> None:
+    pace = Pace()
+    for second in range(60):
+        pace.note(second, second * rate)
+        assert pace.idle < STILL
+    pace.note(64, 59 * rate + min(rate // 10, 64 << 10))
+    assert pace.idle >= STILL
+
+
 def test_what_gets_slow_is_movement() -> None:
     pace = Pace()
     for second in range(11):

@@ -7,7 +7,9 @@ from collections import deque
 STILL = 3.0
 """Seconds without movement after which something has stalled; they do not count towards its rate."""
 _TRICKLE = 0.01
-"""Fraction of the expected bytes below which nothing has moved: TCP probes a stopped receiver with a few bytes."""
+"""The part of what would have moved meanwhile that is no movement: TCP probes a receiver that takes nothing."""
+_PROBE = 128 << 10
+"""Bytes that such probes may move at any rate, unless they are half of what would have moved."""
 _WINDOW = 20.0
 """Seconds over which the rate is measured: long enough to even out bursts, short enough to follow changes."""
 
@@ -60,7 +62,8 @@ class Pace:
         passed = max(seconds - self._seconds, 0.0)
         self._seconds = seconds
         self.idle += passed
-        if 0 <= count - self._count <= _TRICKLE * (self.rate or 0.0) * min(self.idle, STILL):
+        expected = (self.rate or 0.0) * min(self.idle, STILL)
+        if 0 <= count - self._count <= max(_TRICKLE * expected, min(_PROBE, expected / 2)):
             return
         if self._points:  # it is not known how long the first movement took
             self._time += self.idle if self.idle < STILL else passed
