@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..errors import ArvadosError
@@ -154,3 +154,19 @@ class KeepProblem:
         if self.status == 401:
             return _TOKEN_HINT
         return TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
+
+
+def keep_error(message: str, problems: Iterable[KeepProblem], found: bool) -> ArvadosError:
+    """The error for what Keep services answered, with the first hint, and the first reason to retry.
+
+    `found` says that Keep has answered before.
+    """
+    known = list(problems)
+    hints = (problem.hint for problem in known if problem.hint is not None)
+    reasons = (problem.summary for problem in known if problem.passes(found))
+    return ArvadosError(message, next(hints, None), next(reasons, None))
+
+
+def services_answered(problems: Mapping[str, KeepProblem]) -> str:
+    """What each service answered; empty if none was asked."""
+    return "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in problems.items())

@@ -5,9 +5,9 @@ import threading
 from functools import partial
 from typing import Any
 
-from ..catalog.arvados_errors import KeepProblem, explained, worded
+from ..catalog.arvados_errors import KeepProblem, keep_error, services_answered, worded
 from ..catalog.client import ArvadosClient
-from ..catalog.connection import without_sdk_retries
+from ..catalog.keep_services import find_keep_services
 from ..errors import ArvadosError
 from ..keep import put_answers
 from ..keep.sent_bytes import SentBytes
@@ -54,16 +54,11 @@ class BlockPutter:
 
     def _find_services(self) -> None:
         """Ask for the Keep services, once, and again after a failure: the SDK would retry that silently."""
-        from arvados.errors import NoKeepServersError
-
         if self._services_known or hasattr(self._keep, "local_store"):
             return
-        with self._asking, explained("asking for the Keep services"), without_sdk_retries(self._client.api._http):
+        with self._asking:
             if not self._services_known:
-                try:
-                    self._keep.build_services_list(force_rebuild=True)
-                except NoKeepServersError as error:
-                    raise ArvadosError("Arvados names no Keep service that you can use") from error
+                find_keep_services(self._client, self._keep, again=True)
                 self._services_known = True
 
     def _explained(self, error: Any) -> ArvadosError:
@@ -71,12 +66,10 @@ class BlockPutter:
         problems = {service: KeepProblem.of(each) for service, each in error.request_errors().items()}
         if any(problem.timed_out for problem in problems.values()):
             self._be_patient()
-        passing = [problem.summary for problem in problems.values() if problem.passes(self._answered)]
-        hints = [problem.hint for problem in problems.values() if problem.hint is not None]
-        words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in problems.items())
+        words = services_answered(problems)
         request = re.search(r"\[(req-\w+)\]", str(error))
         said = f"{words or worded(str(error))}{f' ({request[1]})' if request is not None and words else ''}"
-        return ArvadosError(f"Keep did not take a block: {said}", next(iter(hints), None), next(iter(passing), None))
+        return keep_error(f"Keep did not take a block: {said}", problems.values(), self._answered)
 
     def _be_patient(self) -> None:
         """Double the time that a connection may take, from the SDK's two seconds on, as its own retries do."""

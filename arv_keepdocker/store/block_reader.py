@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..catalog.arvados_errors import KeepProblem, explained
+from ..catalog.arvados_errors import KeepProblem, explained, keep_error, services_answered
 from ..catalog.client import ArvadosClient
-from ..catalog.connection import without_sdk_retries
+from ..catalog.keep_services import find_keep_services
 from ..errors import ArvadosError
 from ..keep.locators import block_key, block_size
 from ..sources.arvados import BlockError, WrongBlockError
@@ -69,22 +69,12 @@ def _keep_client(client: ArvadosClient) -> Callable[[], Any]:
                 with explained("connecting to Arvados"):  # the SDK's client connects anew in every thread
                     keep_client: Any = KeepClient(api_client=client.api, block_cache=cache)
                 if not hasattr(keep_client, "local_store"):
-                    _find_services(client, keep_client)
+                    # Once, not in several threads: the SDK would make an API client for each.
+                    find_keep_services(client, keep_client)
                 made.append(keep_client)
             return made[0]
 
     return keep_client
-
-
-def _find_services(client: ArvadosClient, keep_client: Any) -> None:
-    """Ask once, and not in several threads, for each of which the SDK would make an API client of its own."""
-    from arvados.errors import NoKeepServersError
-
-    with explained("asking for the Keep services"), without_sdk_retries(client.api._http):
-        try:
-            keep_client.build_services_list()
-        except NoKeepServersError as error:
-            raise ArvadosError("Arvados names no Keep service that you can use") from error
 
 
 def _get(keep_client: Callable[[], Any], found: threading.Event, locator: str) -> bytes:
@@ -115,8 +105,7 @@ def _explained(key: str, error: Any, found: bool) -> ArvadosError | BlockError:
         if any(problem.words == _CHECKSUM for problem in problems.values()):
             return WrongBlockError(f"Keep has other bytes in the place of block {key}")
         return BlockError(f"Keep has no block {key}")
-    words = "; ".join(f"{service.rstrip('/')}: {problem.words}" for service, problem in others.items())
-    hints = [problem.hint for problem in others.values() if problem.hint is not None]
-    passing = [problem.summary for problem in others.values() if problem.passes(found)]
-    retry_reason = passing[0] if passing else None if problems else "no answer from Keep"
-    return ArvadosError(f"Keep did not give block {key}: {words or error}", next(iter(hints), None), retry_reason)
+    message = f"Keep did not give block {key}"
+    if not problems:
+        return ArvadosError(f"{message}: {error}", retry_reason="no answer from Keep")
+    return keep_error(f"{message}: {services_answered(others)}", others.values(), found)
