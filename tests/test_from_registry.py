@@ -123,33 +123,36 @@ def test_a_tag_that_has_moved(
     assert stored(run("--project-uuid", project, "--from-registry", name)) != first
 
 
-def test_keep_fails_for_a_while_when_it_is_asked_for_layers(
-    run: Command, sandbox: Sandbox, project: str, repository: Repository, layers: list[bytes], tmp_path: Path
-) -> None:
-    """Layers that were sent from another machine are looked up in Keep."""
-    name = f"{repository.host}/{repository.path}"
+@pytest.fixture
+def versions(repository: Repository, layers: list[bytes]) -> tuple[str, str]:
+    """The names of an image and of its next version."""
     repository.image(layers, "v1")
     repository.image([*layers, layer_tar("new", b"new")], "v2")
+    name = f"{repository.host}/{repository.path}"
+    return f"{name}:v1", f"{name}:v2"
+
+
+def test_keep_fails_for_a_while_when_it_is_asked_for_layers(
+    run: Command, sandbox: Sandbox, project: str, versions: tuple[str, str], tmp_path: Path
+) -> None:
+    """Layers that were sent from another machine are looked up in Keep."""
     words = ("--project-uuid", project, "--from-registry")
-    stored(run(*words, f"{name}:v1"))
+    stored(run(*words, versions[0]))
     sandbox.fault("status", service="keep", method="GET", status=503, times=2)
     sandbox.clear_requests()
-    result = run(*words, f"{name}:v2", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    result = run(*words, versions[1], env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     stored(result)
     assert {match[1] for match in RETRYING.finditer(result.stderr)} == {"Keep answered 503"}
     assert sum(each["request_size"] for each in sandbox.requests() if each["method"] == "PUT") < BIG
 
 
 def test_nobody_waits_for_keep_that_has_never_answered(
-    run: Command, sandbox: Sandbox, project: str, repository: Repository, layers: list[bytes], tmp_path: Path
+    run: Command, project: str, versions: tuple[str, str], tmp_path: Path
 ) -> None:
-    name = f"{repository.host}/{repository.path}"
-    repository.image(layers, "v1")
-    repository.image([*layers, layer_tar("new", b"new")], "v2")
     words = ("--project-uuid", project, "--from-registry")
-    stored(run(*words, f"{name}:v1"))
+    stored(run(*words, versions[0]))
     nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "ARVADOS_KEEP_SERVICES": "http://nosuch.invalid/"}
-    result = run(*words, f"{name}:v2", env=nowhere)
+    result = run(*words, versions[1], env=nowhere)
     assert result.status == 6
     assert "resolve" in result.stderr
     assert not RETRYING.search(result.stderr)
@@ -160,19 +163,15 @@ def test_keep_that_has_lost_the_end_of_an_image(
     sandbox: Sandbox,
     cluster: Cluster,
     project: str,
-    repository: Repository,
-    layers: list[bytes],
+    versions: tuple[str, str],
     tmp_path: Path,
 ) -> None:
     """Nothing of it is reused, and nobody waits."""
-    name = f"{repository.host}/{repository.path}"
-    repository.image(layers, "v1")
-    repository.image([*layers, layer_tar("new", b"new")], "v2")
     words = ("--project-uuid", project, "--from-registry")
-    uuid = stored(run(*words, f"{name}:v1"))
+    uuid = stored(run(*words, versions[0]))
     text = cluster.api().collections().get(uuid=uuid).execute()["manifest_text"]
     assert sandbox.lose_block(list(locators([text]))[-1])
-    result = run(*words, f"{name}:v2", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    result = run(*words, versions[1], env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     stored(result)
     assert not RETRYING.search(result.stderr)
 
