@@ -69,6 +69,33 @@ class Activity:
         return self._what, f" ({_clock(self.seconds)})"
 
 
+class _Counting(Activity):
+    """Also writes a line for programs, from the bytes done and the total."""
+
+    def __init__(self, display: Display, what: str, machine_line: Callable[[int, int | None], str]) -> None:
+        super().__init__(display, what)
+        self._machine_line = machine_line
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        super().__exit__(kind, error, _)
+        if self._display.progress is Style.BATCH and error is None:
+            done = self._at_the_end()
+            self._display.write(self._machine_line(done, done))
+
+    def _show(self) -> None:
+        super()._show()
+        if self._display.progress is Style.BATCH:
+            self._display.write(self._machine_line(*self._counted()))
+
+    def _counted(self) -> tuple[int, int | None]:
+        """The bytes done, and how many there are in all, if that is known."""
+        raise NotImplementedError
+
+    def _at_the_end(self) -> int:
+        """The bytes that were to be done."""
+        raise NotImplementedError
+
+
 class Counts(Protocol):
     """The bytes that go to Keep."""
 
@@ -116,7 +143,7 @@ class Expected(Protocol):
     def read_progress(self) -> ReadProgress: ...
 
 
-class Progress(Activity):
+class Progress(_Counting):
     """Shows how much of an image is in Keep, whether just sent or there before, until the `with` block ends."""
 
     def __init__(
@@ -131,22 +158,16 @@ class Progress(Activity):
     ) -> None:
         """`name` is what the user calls the image; `machine_line` makes the line for programs, from the bytes done and
         the total. With `dry_run` nothing is really sent."""
-        super().__init__(display, f"{source.activity} {name}")
+        super().__init__(display, f"{source.activity} {name}", machine_line)
         self.whole: int | None = None
         """Bytes of the stored archive, known when everything has been read."""
         self._name = name
         self._counts = counts
         self._units = units
         self._source = source
-        self._machine_line = machine_line
         self._dry_run = dry_run
         self._reading = Pace()
         self._sending = Pace()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        super().__exit__(kind, error, _)
-        if self._display.progress is Style.BATCH and error is None:
-            self._display.write(self._machine_line(self._in_keep, self._in_keep))
 
     @property
     def _in_keep(self) -> int:
@@ -159,10 +180,11 @@ class Progress(Activity):
         size = self._source.read_progress.size
         return max(size, self._in_keep) if size else None
 
-    def _show(self) -> None:
-        super()._show()
-        if self._display.progress is Style.BATCH:
-            self._display.write(self._machine_line(self._in_keep, self._total))
+    def _counted(self) -> tuple[int, int | None]:
+        return self._in_keep, self._total
+
+    def _at_the_end(self) -> int:
+        return self._in_keep
 
     def _look(self) -> None:
         self._sending.note(self._counts.sending.seconds, self._counts.moved)
@@ -176,14 +198,12 @@ class Progress(Activity):
         words = [f"{there >> 20} MiB"]
         if total is not None:
             # 100 % means that Keep has confirmed the last byte; then nothing is shown any more.
-            words = [f"{min(100 * there // max(total, 1), 99)}%", f"{there >> 20} of {total >> 20} MiB"]
+            words = _share(there, total)
         if (seconds := self._standing()) is not None:
-            words += [f"stalled for {_clock(seconds)}", "time left unknown"]
+            words += _stalled(seconds)
         else:
-            rate, left = self._sending.rate, self._left(there, total)
             words.append(f"{self._counts.moved >> 20} {'new' if self._dry_run else 'sent'}")
-            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None and not self._dry_run else []
-            words.append(f"{_clock(max(left, 1))} left" if left is not None else "time left unknown")
+            words += _moving(None if self._dry_run else self._sending.rate, self._left(there, total))
         return self._name, f": {', '.join(words)}"
 
     def _standing(self) -> float | None:
@@ -211,7 +231,7 @@ class Progress(Activity):
         return max(reading + tail, sending)
 
 
-class CheckProgress(Activity):
+class CheckProgress(_Counting):
     """Shows how much of an image that is checked has been read, until the `with` block ends."""
 
     def __init__(
@@ -223,35 +243,39 @@ class CheckProgress(Activity):
         machine_line: Callable[[int, int | None], str],
     ) -> None:
         """`read` returns how many of the `total` bytes were read; `machine_line` makes the line for programs."""
-        super().__init__(display, what)
+        super().__init__(display, what, machine_line)
         self._read = read
         self._total = total
-        self._machine_line = machine_line
         self._pace = Pace()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        super().__exit__(kind, error, _)
-        if self._display.progress is Style.BATCH and error is None:
-            self._display.write(self._machine_line(self._total, self._total))
+    def _counted(self) -> tuple[int, int | None]:
+        return self._read(), self._total
 
-    def _show(self) -> None:
-        super()._show()
-        if self._display.progress is Style.BATCH:
-            self._display.write(self._machine_line(self._read(), self._total))
+    def _at_the_end(self) -> int:
+        return self._total
 
     def _look(self) -> None:
         self._pace.note(self.seconds, self._read())
 
     def _line(self) -> tuple[str, str]:
         read, rate = self._read(), self._pace.rate
-        words = [f"{min(100 * read // max(self._total, 1), 99)}%", f"{read >> 20} of {self._total >> 20} MiB"]
         left = _seconds(max(self._total - read, 0), rate)
-        if self._pace.is_still:
-            words += [f"stalled for {_clock(self._pace.idle)}", "time left unknown"]
-        else:
-            words += [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
-            words.append(f"{_clock(max(left, 1))} left" if left is not None else "time left unknown")
+        words = _share(read, self._total)
+        words += _stalled(self._pace.idle) if self._pace.is_still else _moving(rate, left)
         return self._what, f": {', '.join(words)}"
+
+
+def _share(done: int, total: int) -> list[str]:
+    return [f"{min(100 * done // max(total, 1), 99)}%", f"{done >> 20} of {total >> 20} MiB"]
+
+
+def _stalled(seconds: float) -> list[str]:
+    return [f"stalled for {_clock(seconds)}", "time left unknown"]
+
+
+def _moving(rate: float | None, left: float | None) -> list[str]:
+    words = [f"{rate / (1 << 20):.1f} MiB/s"] if rate is not None else []
+    return [*words, f"{_clock(max(left, 1))} left" if left is not None else "time left unknown"]
 
 
 def _seconds(count: int, rate: float | None) -> float | None:
