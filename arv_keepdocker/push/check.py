@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..catalog.client import Record
-from ..catalog.entry import CatalogEntry
 from ..catalog.located import Located
 from ..errors import ArchiveError, NoDecoderError, PlatformNotSavedError
 from ..images import configuration
@@ -234,12 +233,10 @@ def _steps(found: FoundImage, facts: Facts, names: Sequence[str], request: Reque
         return catalog.plan_reuse_of(replace(entry, link_properties=properties), located.record).steps
     if facts.engine_id is not None:
         entry = replace(entry, engine_id=facts.engine_id, platform=Platform.recorded(facts.platform))
-    plan = look_up_id(_made(entry, facts), request, catalog, accepts=lambda record: _ends(record, facts))
+    plan = look_up_id(
+        entry.with_timestamp(facts.created), request, catalog, accepts=lambda record: _ends(record, facts)
+    )
     return (plan or catalog.plan_new(entry)).steps
-
-
-def _made(entry: CatalogEntry, facts: Facts) -> CatalogEntry:
-    return entry.with_timestamp(facts.created)
 
 
 def _ends(record: Record, facts: Facts) -> bool:

@@ -89,7 +89,10 @@ def _found_image(image: EngineImage, name: str | None, request: Request, project
 
 def _source(image: EngineImage, request: Request, tools: Tools) -> "Source":
     """The source: the engine pushes the image if that was asked for or is known to be faster; else it saves it."""
-    if request.via_arv_put or not (_is_pushed_faster(image, tools) if request.via_push is None else request.via_push):
+    pushes = False if request.via_arv_put else request.via_push
+    if pushes is None:
+        pushes = _is_pushed_faster(image, tools)
+    if not pushes:
         from ..sources.engine_source import EngineSource
 
         return EngineSource(tools.engine, image)
