@@ -189,7 +189,7 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_unpacked(
 
 
 def test_a_device_that_never_ends(run: Command) -> None:
-    failed(run("--from-archive", "/dev/zero", timeout=SECONDS), 5, "nothing at its end")
+    failed(run("--from-archive", "/dev/zero", timeout=SECONDS), 5, "zeros at its end")
 
 
 @pytest.mark.parametrize(

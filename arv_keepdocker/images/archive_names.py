@@ -29,7 +29,7 @@ def of_repo_tag(name: str) -> str | None:
     except UsageError as error:
         raise ArchiveError(f"the archive gives its image a name that docker rejects: {error}") from error
     if found is None or found.repository is None:
-        raise ArchiveError(f"the archive gives its image a name that is none: {quoted(name)}")
+        raise ArchiveError(f"the archive gives its image an invalid name: {quoted(name)}")
     if found.digest is not None or found.tag in _PLACEHOLDERS or not name.endswith(f":{found.tag}"):
         return None
     return found.name

@@ -52,7 +52,7 @@ class Allowance:
         """Count unpacked bytes. Raises CompressionError if they are far more than an image has."""
         self._left -= count
         if self._left < 0:
-            raise CompressionError("what is compressed holds far more than an image does")
+            raise CompressionError("compressed data that unpacks to far more than an image holds")
 
 
 class _Decoder(Protocol):

@@ -93,7 +93,7 @@ def _check_weight(data: bytes, what: str) -> None:
 
 def _single_value(key: str, values: list[Any]) -> Any:
     if len(values) > 1:
-        raise ArchiveError(f"a JSON object has the key {quoted(key)} twice, of which readers take one or the other")
+        raise ArchiveError(f"a JSON object has the key {quoted(key)} twice, and readers differ in which one they take")
     return values[0] if values else None
 
 

@@ -144,10 +144,10 @@ class Members:
         top = {name.partition("/")[0] for name in (*self.files, *self._links, *self._directories)}
         if ".dockerenv" in top or len(top & _ROOT) > 2:
             return ArchiveError(
-                "the archive is a container's or system's file system, as docker export writes it, and no image",
+                "the archive is a container's or system's file system, as docker export writes it, and not an image",
                 "Save the image: docker save NAME. Or make an image of it: docker import FILE NAME.",
             )
-        return ArchiveError("this is no image archive: it has neither manifest.json nor index.json")
+        return ArchiveError("this is not an image archive: it has neither manifest.json nor index.json")
 
     def _is_image_in(self, directory: str) -> bool:
         there = (f"{directory}/manifest.json", f"{directory}/oci-layout")

@@ -173,7 +173,7 @@ def _read_end(source: _Source) -> None:
     limit = source.size + _RECORD_LIMIT
     while not zeros.strip(b"\0"):
         if source.size > limit:
-            raise ArchiveError(f"the archive has more than {_RECORD_LIMIT >> 20} MiB of nothing at its end")
+            raise ArchiveError(f"the archive has more than {_RECORD_LIMIT >> 20} MiB of zeros at its end")
         try:
             zeros = source.read(_CHUNK)
         except EOFError:

@@ -131,11 +131,11 @@ class Headers:
                 raise ArchiveError(f"the archive has more than {_RECORDS_LIMIT} records in extended headers")
             length = _RECORD_LENGTH.match(data, start)
             if length is None:
-                raise HeaderError("no record in a pax header where one should be")
+                raise HeaderError("a pax header with something other than a record")
             end = start + int(length[1])
             keyword, equals, value = data[length.end() : end - 1].partition(b"=")
             if end > len(data) or data[end - 1 : end] != b"\n" or not equals or not keyword:
-                raise HeaderError("a pax header has a record that is none")
+                raise HeaderError("a pax header with a malformed record")
             records[keyword] = value
             start = end
         for keyword, value in records.items():
@@ -160,7 +160,7 @@ def check(block: bytes) -> None:
     total = sum(counted)
     # Some old programs counted the bytes as signed.
     if _octal(block[148:156]) not in (total, total - 256 * sum(byte > 127 for byte in counted)):
-        raise HeaderError("no header where one should be")
+        raise HeaderError("a block that is not a header")
     fields = [*_NUMBERS]
     if block[257:262] == b"ustar":
         fields += _DEVICE
@@ -229,7 +229,7 @@ def _check_record(keyword: bytes, value: bytes) -> None:
         raise HeaderError("a name with a zero byte")
     number = _PAX_NUMBERS.get(keyword)
     if number is not None and value and not number.fullmatch(value):
-        raise HeaderError(f"a {keyword.decode()} that is none")
+        raise HeaderError(f"a malformed {keyword.decode()}")
 
 
 def _number(field: bytes) -> int:
@@ -247,7 +247,7 @@ def _number(field: bytes) -> int:
 def _octal(field: bytes) -> int:
     digits = _until_nul(field.strip(b" \0"))
     if digits and not _OCTAL.fullmatch(digits):
-        raise HeaderError("a number that is none, or a negative one")
+        raise HeaderError("a malformed or negative number")
     return int(digits or b"0", 8)
 
 
