@@ -14,7 +14,7 @@ from ..errors import ImageNotFoundError
 from ..images import reference
 from . import usage
 from .filters import ORDERS, Filters
-from .formats import FORMATS, QUIET
+from .listing_formats import FORMATS, QUIET
 from .results import Result
 
 _TAGS = 10

@@ -11,7 +11,7 @@ from ..push.request import Request
 from ..terminal.display import PROGRAM
 from . import help_texts
 from .filters import ORDERS
-from .formats import FORMATS
+from .listing_formats import FORMATS
 
 ENGINE = "ARV_KEEPDOCKER_ENGINE"
 UNIVERSAL = "ARV_KEEPDOCKER_UNIVERSAL"

@@ -18,18 +18,17 @@ Arvados reuses a container's results only if the image has the same portable dat
 of how they are cut, is a new form with a new number. Tests contain the digests of this one.
 """
 
-import base64
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from ..errors import ArchiveError
-from .image import UNIVERSAL_OF, Image
+from .image import Image
 from .layers import Layer, sha256
-from .media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from .media_types import OCI_INDEX, OCI_MANIFEST
+from .universal import descriptor, dump, is_same_image, layer_of, manifest, universal_document
 
 FORM = 1
 BLOCK_SIZE = 64 << 20
@@ -42,11 +41,6 @@ would save few blocks, and send small bases again (`python -m tests.bench.thresh
 """
 HEADER = 512
 """Bytes of a member's header; content is padded to a multiple of it."""
-_EMBEDDED_LIMIT = 1 << 20
-"""Bytes of the largest configuration that the universal document carries."""
-_OF_MANIFESTS = {"schemaversion", "mediatype", "artifacttype", "config", "layers", "subject", "annotations"}
-"""The members of a manifest (OCI image specification), in lower case, because Go ignores case."""
-_OF_DESCRIPTORS = {"mediatype", "digest", "size", "urls", "annotations", "data", "platform", "artifacttype"}
 
 
 @dataclass(frozen=True)
@@ -153,18 +147,18 @@ def parse(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
 def _parsed(end: bytes, blocks: Sequence[int]) -> Arrangement | None:
     members = _read_members(end)
     config, document = next(members)[1], next(members)[1]
-    manifest = json.loads(document)
+    described = json.loads(document)
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
-    layers = [_layer_of(*pair) for pair in zip(manifest["layers"], diff_ids, strict=True)]
-    found = _arranged(config, layers, universal="rootfs" in manifest)
+    layers = [layer_of(*pair) for pair in zip(described["layers"], diff_ids, strict=True)]
+    found = _arranged(config, layers, universal="rootfs" in described)
     sizes = [size for segment in found.segments for size in segment.blocks]
     return found if found.end == end and [*sizes, len(end)] == list(blocks) else None
 
 
 def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrangement:
-    document = _universal(config, layers) if universal else _manifest(config, layers)
+    document = universal_document(config, layers) if universal else manifest(config, layers)
     image_id = sha256(document if universal else config)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(OCI_MANIFEST, document)]}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [descriptor(OCI_MANIFEST, document)]}
     listing = {
         "Config": _path(image_id),
         "RepoTags": None,
@@ -173,9 +167,9 @@ def _arranged(config: bytes, layers: Sequence[Layer], universal: bool) -> Arrang
     members = {
         _path(sha256(config)): config,
         _path(sha256(document)): document,
-        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-        "index.json": _json(index),
-        "manifest.json": _json([listing]),
+        "oci-layout": dump({"imageLayoutVersion": "1.0.0"}),
+        "index.json": dump(index),
+        "manifest.json": dump([listing]),
     }
     documents = [_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members.items()]
     return Arrangement(image_id, universal, segments(layers), b"".join(documents) + bytes(2 * HEADER))
@@ -189,95 +183,13 @@ def _original(image: Image, universal: bool) -> bytes | None:
     original = image.universal_of
     if original is None:
         return None
-    if _universal(original, image.layers) == image.config:
+    if universal_document(original, image.layers) == image.config:
         return original
-    same = _without_manifest(_object(original)) == _without_manifest(_object(image.config))
-    return original if universal and same else None
-
-
-def _manifest(config: bytes, layers: Iterable[Layer]) -> bytes:
-    return _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "config": _descriptor(OCI_CONFIG, config),
-            "layers": list(map(_layer_descriptor, layers)),
-        }
-    )
-
-
-def _universal(config: bytes, layers: Iterable[Layer]) -> bytes:
-    document = _without_manifest(_object(config))
-    annotations = {UNIVERSAL_OF: base64.b64encode(config).decode()}
-    return _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            **document,
-            "config": {**document["config"], **_descriptor(OCI_CONFIG, config)},
-            "layers": list(map(_layer_descriptor, layers)),
-            **({"annotations": annotations} if len(config) <= _EMBEDDED_LIMIT else {}),
-        }
-    )
-
-
-def _without_manifest(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without members that a manifest has, but always with `config` and `history`: without `history`,
-    podman takes a universal document for a manifest only."""
-    found: dict[str, Any] = {"config": {}}
-    history: Any = None
-    for key, value in config.items():
-        if _folded(key) == "config":
-            settings = value if isinstance(value, dict) else {}
-            found["config"] = {name: each for name, each in settings.items() if _folded(name) not in _OF_DESCRIPTORS}
-        elif _folded(key) == "history":
-            history = value
-        elif _folded(key) not in _OF_MANIFESTS:
-            found[key] = value
-    return {**found, "history": history if history is not None else []}
-
-
-def _folded(key: str) -> str:
-    """A member's name as Go compares it (encoding/json)."""
-    return key.casefold()
-
-
-def _object(config: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(config)
-    except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"the image's configuration is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ArchiveError("the image's configuration is not a JSON object")
-    return document
-
-
-def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
-    return {"mediaType": media_type, "digest": sha256(blob), "size": len(blob)}
-
-
-def _layer_descriptor(layer: Layer) -> dict[str, Any]:
-    compression = f"+{layer.compression}" if layer.compression is not None else ""
-    return {"mediaType": OCI_LAYER + compression, "digest": layer.stored_digest, "size": layer.size}
-
-
-def _layer_of(descriptor: Mapping[str, Any], diff_id: str) -> Layer:
-    """The layer that has this descriptor."""
-    compression = descriptor["mediaType"].removeprefix(OCI_LAYER).removeprefix("+") or None
-    digest = descriptor["digest"]
-    return Layer(diff_id, int(descriptor["size"]), digest if digest != diff_id else "", compression)
+    return original if universal and is_same_image(original, image.config) else None
 
 
 def _path(digest: str) -> str:
     return "blobs/" + digest.replace(":", "/")
-
-
-def _json(document: object) -> bytes:
-    """Compact JSON, in ASCII, since readers differ on other characters."""
-    try:
-        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-    except (ValueError, RecursionError) as error:  # 1e999 reads as infinity, which JSON cannot write
-        raise ArchiveError(f"the image's configuration cannot be written again: {error}") from error
 
 
 def _header(name: str, size: int) -> bytes:

@@ -17,7 +17,7 @@ from ..images import configuration
 from ..images.canonical import Arrangement, arrange
 from ..images.layers import NoSink
 from ..images.platform import Platform
-from ..keep.check_journal import key_of
+from ..keep.journal_of_checks import key_of
 from ..keep.locators import block_key, block_key_of, block_size, blocks_of_one_file, files
 from ..sources.arvados import ArvadosSource, BlockError
 from ..store.checking import Checking

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..catalog.located import Located, load
 from ..errors import ArvadosError, CacheError, KeepdockerError
-from ..keep.check_journal import CheckJournal
 from ..keep.journal import Journal
+from ..keep.journal_of_checks import CheckJournal
 from ..keep.locators import expires_before
 from ..parallel import in_order, side_by_side
 from ..store import arv_put

@@ -9,7 +9,7 @@ from ..catalog.arvados_errors import KeepProblem, keep_error, services_answered,
 from ..catalog.client import ArvadosClient
 from ..catalog.keep_services import find_keep_services
 from ..errors import ArvadosError
-from ..keep import put_answers
+from ..keep import put_verification
 from ..keep.sent_bytes import SentBytes
 
 _LONGEST_CONNECT = 128
@@ -49,7 +49,7 @@ class BlockPutter:
         except Exception as error:  # the client lets through what libcurl raises
             raise ArvadosError(f"Keep did not take a block: {error}") from error
         self._answered = True
-        put_answers.check(key, locator)
+        put_verification.check(key, locator)
         return locator
 
     def _find_services(self) -> None:

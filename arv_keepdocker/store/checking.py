@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..images.canonical import HEADER, Arrangement, Segment, padding, unit_header
-from ..keep.check_journal import CheckJournal, key_of
+from ..keep.journal_of_checks import CheckJournal, key_of
 from ..keep.locators import Piece, block_key, block_size
 from ..sources.arvados import BlockError, Blocks, Get
 

@@ -17,7 +17,7 @@ from ..images.image import Image, Selection
 from ..images.layers import NoSink
 from ..images.members import Members
 from ..images.tar import Readable, scan
-from ..keep import put_answers
+from ..keep import put_verification
 from ..keep.cache import Cache
 from ..sources.engine_source import EngineSource
 from ..sources.file_source import FileSource
@@ -199,7 +199,7 @@ class ArvPutUpload:
         try:
             keep = uploader.catalog.client.api.keep
             waiting = uploader.display.waiting("arv-put to store the image")
-            with sdk_logs.retries_told(uploader.display), waiting, put_answers.checked(keep):
+            with sdk_logs.retries_told(uploader.display), waiting, put_verification.checked(keep):
                 uuid = arv_put.put(str(self._path), entry.filename, arguments, uploader.catalog.client.api)
             uploader.catalog.plan_recording(uuid, entry).carry_out()
         except ArvadosError as error:
