@@ -19,9 +19,9 @@ _VALUES_LIMIT = 300_000
 """Values that a document may have: a value may take a hundred times its size in memory."""
 _DEPTH_LIMIT = 1000
 _LONGEST = 200
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _STRING = re.compile(rb'"[^"]*"?')
 _NESTING = re.compile(rb"[\[{]+|[\]}]+")
+_NO_BRACKET = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class Object:
@@ -81,9 +81,10 @@ def shown(value: Any) -> str:
 
 
 def _check_weight(data: bytes, what: str) -> None:
-    bare = _STRING.sub(b"", _ESCAPE.sub(b"", data))
+    # Of what is escaped, only backslashes and quotes tell where a string ends.
+    bare = _STRING.sub(b"", data.replace(rb"\\", b"").replace(rb"\"", b""))
     depth = 0
-    for brackets in _NESTING.findall(bare):
+    for brackets in _NESTING.findall(bare.translate(None, _NO_BRACKET)):
         depth += len(brackets) if brackets[:1] in b"[{" else -len(brackets)
         if depth > _DEPTH_LIMIT:
             raise ArchiveError(f"{what} is not JSON that an engine reads: it is more than {_DEPTH_LIMIT} levels deep")

@@ -6,6 +6,7 @@ is read is bounded, and what readers understand in different ways is refused.
 """
 
 import enum
+import functools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -156,10 +157,11 @@ def begins_a_tar(data: bytes) -> bool:
 
 def check(block: bytes) -> None:
     """Raise HeaderError unless Go's archive/tar accepts the block as a header."""
-    counted = block[:148] + b" " * 8 + block[156:]
+    counted = (block[:148] + b" " * 8 + block[156:]).translate(None, b"\0")  # most are zeros, which add nothing
     total = sum(counted)
+    told = _octal(block[148:156])
     # Some old programs counted the bytes as signed.
-    if _octal(block[148:156]) not in (total, total - 256 * sum(byte > 127 for byte in counted)):
+    if told != total and told != total - 256 * sum(byte > 127 for byte in counted):
         raise HeaderError("a block that is not a header")
     fields = [*_NUMBERS]
     if block[257:262] == b"ustar":
@@ -244,6 +246,7 @@ def _number(field: bytes) -> int:
     return value
 
 
+@functools.lru_cache  # modes, owners and times are nearly always those of the member before
 def _octal(field: bytes) -> int:
     digits = _until_nul(field.strip(b" \0"))
     if digits and not _OCTAL.fullmatch(digits):
