@@ -27,7 +27,7 @@ from . import (
 )
 from .blocks import BlockStore
 from .call import Call
-from .cluster import Cluster
+from .cluster import Cluster, Settings
 from .control import Control
 from .endpoints import Endpoint
 from .errors import ApiError, PassedThrough, RailsError
@@ -139,6 +139,8 @@ class Api:
         self._control = Control(cluster, faults, request_log, blocks)
         # All work with the database is done in this one thread, so each request has it for itself.
         self._database_thread = database_thread
+        self._described_with: Settings | None = None
+        self._description = b""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         entry = LoggedRequest("api", request.method, request.path, time=time.time())
@@ -206,7 +208,7 @@ class Api:
 
     def _answer(self, asked: Call) -> Answer:
         if asked.path == _DISCOVERY:
-            return _json(discovery.document(self._cluster, ENDPOINTS))
+            return self._describe()
         if asked.path == _SWEEP:
             return self._sweep(asked)
         if not asked.path.startswith(_PREFIX):
@@ -216,6 +218,13 @@ class Api:
         endpoint = _find(asked)
         # The controller writes its answers' members in alphabetical order.
         return _json(_call(endpoint, self._cluster, asked), sort=not endpoint.passed_through)
+
+    def _describe(self) -> Answer:
+        """The discovery document, with which every client begins: made anew only after a setting has changed."""
+        if self._described_with is not self._cluster.settings:
+            self._described_with = self._cluster.settings
+            self._description = _json(discovery.document(self._cluster, ENDPOINTS)).body
+        return Answer(200, self._description)
 
     def _sweep(self, asked: Call) -> Answer:
         if asked.method != "POST":
