@@ -22,8 +22,13 @@ ROOT = Path(__file__).parent.parent
 STATE = r"""
 import sys
 OURS = [name for name in sys.modules if name.partition(".")[0] in ("arvados", "tests")]
+import arvados
+ARVADOS = sorted(vars(arvados))
 import arvados.commands.put, requests
 import gc, json, logging, os, resource, signal, subprocess, threading, time, warnings
+
+LOGGERS = ("", "arvados", "arvados.api", "arvados.keepdocker", "googleapiclient")
+VERSION = arvados.commands.put.upload_opts._option_string_actions["--version"]
 
 def stream(each):
     names = ("name", "mode", "encoding", "errors", "newlines", "line_buffering", "write_through")
@@ -49,7 +54,12 @@ print(json.dumps({
     "warnings": [sorted(map(str, warnings.filters)), warnings.showwarning.__module__],
     "garbage": [gc.isenabled(), gc.get_threshold()],
     "threads": [threading.active_count(), threading.current_thread() is threading.main_thread()],
-    "loggers": [str(logging.getLogger(name).handlers) for name in ("", "arvados", "googleapiclient")],
+    "loggers": [str([each, each.handlers, each.filters]) for each in map(logging.getLogger, LOGGERS)],
+    "log": arvados.log_handler.stream is sys.stderr,
+    "SDK": {name: sorted(vars(module)) for name, module in sorted(sys.modules.items()) if name.startswith("arvados")},
+    "arvados alone": ARVADOS,
+    "settings": arvados.config.settings(),
+    "arv-put": [arvados.commands.put._machine_format.replace(str(os.getpid()), "PID"), VERSION.version],
     "zone": time.tzname,
     "ours": OURS,
     "children": open(f"/proc/self/task/{os.getpid()}/children").read(),
@@ -169,6 +179,31 @@ def test_a_script(program: Callable[[str], Command], tmp_path: Path) -> None:
         both(run, *words)
 
 
+@pytest.mark.parametrize("settings", ["ARVADOS_API_HOST=there\nARVADOS_DEBUG=1\n", "malformed", None])
+def test_the_settings_are_read_when_the_sdk_is_imported(
+    program: Callable[[str], Command], tmp_path: Path, settings: str | None
+) -> None:
+    path = tmp_path / "home" / ".config" / "arvados" / "settings.conf"
+    path.parent.mkdir(parents=True)
+    if settings is not None:
+        path.write_text(settings)
+    command = program(IMPORTED_TWICE)
+    for env in {}, {"ARVADOS_API_TOKEN": "a"}, {"ARVADOS_DEBUG": "1"}:
+        both(command, env=env)
+        command.processes.clear()
+
+
+IMPORTED_TWICE = """
+import logging, sys
+try:
+    import arvados
+except ValueError as error:
+    print(error, sorted(name for name in sys.modules if name.startswith("arvados")))
+import arvados.commands._util, arvados.config
+print(logging.getLogger("arvados"), arvados.config.settings(), sorted(vars(arvados)))
+"""
+
+
 NOTHING_IS_READ = """
 import os, sys
 from tests.warm_server import import_ours
@@ -186,6 +221,27 @@ import_ours()
 def test_our_modules_read_nothing_of_a_process_when_they_are_imported(plain_environment: dict[str, str]) -> None:
     """So that they are the same for each that is forked."""
     subprocess.run([sys.executable, "-c", NOTHING_IS_READ], cwd=ROOT, env=plain_environment, check=True)
+
+
+NOTHING_IS_READ_BY_THE_SDK = """
+import importlib, os, sys, types
+from tests.warm_server import ImportedBefore
+
+before = ImportedBefore()
+sys.modules["arvados"] = package = types.ModuleType("arvados")
+package.__path__ = importlib.machinery.PathFinder.find_spec("arvados").submodule_search_locations
+os.environ = object()
+for name in ("getcwd", "umask", "getuid", "geteuid", "getpid", "isatty"):
+    delattr(os, name)
+del sys.argv, sys.stdin, sys.stdout
+for name in before.modules:
+    importlib.import_module(name)
+assert before not in sys.meta_path
+"""
+
+
+def test_what_is_kept_of_the_sdk_reads_nothing_either(plain_environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, "-c", NOTHING_IS_READ_BY_THE_SDK], cwd=ROOT, env=plain_environment, check=True)
 
 
 def test_a_folder_that_is_gone(program: Callable[[str], Command], tmp_path: Path) -> None:

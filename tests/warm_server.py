@@ -1,8 +1,8 @@
 """The server of tests.warm, a program.
 
-Importing takes most of a run of the command. This process imports once what the SDK is built on and our package, and
-forks one for each run, which makes itself what a new Python is: environment, folder, descriptors, standard streams,
-session, signals. It imports by itself the SDK, which reads the environment meanwhile; our modules do not.
+Importing takes most of a run of the command. This process imports the SDK and our package once, and forks one for each
+run, which makes itself what a new Python is: environment, folder, descriptors, standard streams, session, signals. What
+reads the environment when it is imported, it imports by itself: the SDK's package and its commands.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import gc
 import importlib
 import io
 import json
+import logging
 import os
 import pkgutil
 import runpy
@@ -22,34 +23,58 @@ import sys
 import threading
 import time
 from functools import partial
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
-_IMPORTED_ALWAYS = ("arvados.commands.keepdocker", "arvados.commands.put", "requests")
-_OWN = ("arvados", "__main__")
-"""What each process imports by itself, with all that is in these packages."""
 _NOT_OF_THE_COMMAND = ("arv_keepdocker.__main__", "arv_keepdocker.sandbox")
 
 
-def _import_what_is_needed() -> None:
-    read, write = os.pipe()
-    if os.fork() == 0:
+class ImportedBefore:
+    """Finds modules of the SDK that were imported before the fork, when the process imports them.
+
+    Those that read the settings or the command line meanwhile are not among these: the package itself, which imports
+    the others, and its commands.
+    """
+
+    def __init__(self) -> None:
         os.environ["HOME"] = os.devnull
-        for module in _IMPORTED_ALWAYS:
-            importlib.import_module(module)
-        import_ours()
-        names = [name for name in sys.modules if name.partition(".")[0] not in _OWN]
-        with open(write, "w") as file:
-            file.write("\n".join(names))
-        os._exit(0)
-    os.close(write)
-    with open(read) as file:
-        names = file.read().splitlines()
-    os.wait()
-    if not names:
-        sys.exit("the SDK could not be imported")
-    for name in names:
-        with contextlib.suppress(ImportError):  # some are there under two names
+        importlib.import_module("arvados")
+        self.modules = {name: sys.modules[name] for name in _sdk() if name != "arvados"}
+        for command in ("put", "keepdocker"):  # for what they import beside the SDK
+            importlib.import_module(f"arvados.commands.{command}")
+        _undo_import_of_sdk()
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name not in self.modules:
+            return None
+        return ModuleSpec(name, self, is_package=hasattr(self.modules[name], "__path__"))  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Import with each one the others, as importing the package does."""
+        if module.__name__ == "arvados.logging":
+            module.log_handler.setStream(sys.stderr)
+        for name in self.modules.keys() - sys.modules.keys():
             importlib.import_module(name)
+
+
+def _undo_import_of_sdk() -> None:
+    """Leave nothing of it but modules that nobody sees: the SDK is still to be imported, and has no settings."""
+    arvados = sys.modules["arvados"]
+    arvados.logger.removeHandler(arvados.log_handler)
+    arvados.config._settings = None
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.partition(".")[0] == "arvados" and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
+    for name in _sdk():
+        del sys.modules[name]
+
+
+def _sdk() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] == "arvados"]
 
 
 def import_ours() -> None:
@@ -167,8 +192,9 @@ class _End:
 def main() -> None:
     end = _End()
     atexit.register(end)
-    _import_what_is_needed()
     import_ours()
+    importlib.import_module("requests")
+    sys.meta_path.insert(0, ImportedBefore())
     if threading.active_count() > 1:
         sys.exit("what was imported has started a thread, so that this process cannot fork")
     gc.freeze()
