@@ -16,6 +16,8 @@ _SPELLED = re.compile(
     r"|(?P<plain>[^\\])",
     re.DOTALL,
 )
+_MAY_READ_OTHERWISE = re.compile(r"[\\%&]|[^\x00-\x7f]")
+"""What begins an escape, or has a lower case that depends on what is beside it."""
 _BASES = {"x": 16, "u": 16, "U": 16, "octal": 8, "percent": 16, "entity_x": 16, "entity": 10}
 
 
@@ -30,17 +32,20 @@ class Secrets:
         """Hide the token and the part of it that is secret."""
         for part in (token, token.rpartition("/")[2]):
             if len(part) >= _SHORTEST:
-                for spelling in _encodings(part):
+                for spelling in {*_encodings(part)}:
                     self._add(spelling)
 
     def _add(self, spelling: str) -> None:
-        # Both as it stands and as it reads where a backslash or a % in it would be taken for an escape.
-        for text in (spelling, "".join(char for char, _, _ in _characters(spelling))):
-            bare = "".join(char for char in text.lower() if _counts(char))
-            if len(bare) >= _SHORTEST:
-                length = min(len(bare), _RUN)
-                runs = self._runs.setdefault(length, set())
-                runs.update(bare[start : start + length] for start in range(len(bare) - length + 1))
+        self._add_runs(spelling)
+        if _MAY_READ_OTHERWISE.search(spelling):
+            self._add_runs("".join(char for char, _, _ in _characters(spelling)))
+
+    def _add_runs(self, text: str) -> None:
+        bare = "".join(filter(_counts, text.lower()))
+        if len(bare) >= _SHORTEST:
+            length = min(len(bare), _RUN)
+            runs = self._runs.setdefault(length, set())
+            runs.update(bare[start : start + length] for start in range(len(bare) - length + 1))
 
     def hidden(self, text: str) -> str:
         """The text without tokens."""
