@@ -90,6 +90,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {PROGRAM} --help")
 
+    def format_help(self) -> str:
+        """The usage and all options, and the tables that follow them."""
+        self.epilog = _epilog()
+        return super().format_help()
+
     def format_short_help(self) -> str:
         """The usage and the most used options."""
         formatter = self._get_formatter()
@@ -110,7 +115,6 @@ def option_parser() -> Parser:
         prog=PROGRAM,
         usage=_USAGE,
         description=help_texts.PURPOSE,
-        epilog=_epilog(),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_WIDTH, max_help_position=_COLUMN),
         parents=arv_put.option_parsers(),
         add_help=False,

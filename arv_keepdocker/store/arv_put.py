@@ -23,13 +23,19 @@ def option_parsers() -> list[argparse.ArgumentParser]:
     from arvados.commands import _util, put  # which reads the settings
 
     get_run_opts = getattr(put, "get_run_opts", None)
-    # Copies: help texts are changed, and others in this process may use arv-put's.
-    run_opts: argparse.ArgumentParser = get_run_opts() if get_run_opts is not None else copy.deepcopy(put.run_opts)
-    retry_opt: argparse.ArgumentParser = copy.deepcopy(_util.retry_opt)
+    run_opts = get_run_opts() if get_run_opts is not None else _copy(put.run_opts)
+    retry_opt = _copy(_util.retry_opt)
     for action in retry_opt._actions:
         if action.dest == "retries":
             action.type = _retries  # whose name the SDK's class would have in the error message
     return [run_opts, retry_opt]
+
+
+def _copy(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """A copy whose options can be given other help texts: others in this process may use arv-put's own parsers."""
+    # What the options consist of is not changed, and copying all of it takes longer than parsing a command line.
+    options = {id(action): copy.copy(action) for action in parser._actions}
+    return copy.deepcopy(parser, {**options, id(parser._registries): parser._registries})
 
 
 def _retries(text: str) -> int:
