@@ -130,8 +130,10 @@ class Daemon(Service, Engine):
     """A private dockerd (root only), with a containerd, a socket and a store of its own and without networks."""
 
     # In a process namespace nothing outlives the shell that is its process 1, and mounts go with their namespace.
-    # containerd keeps sockets in /run, whatever it is told.
+    # containerd keeps sockets in /run, whatever it is told. For each layer dockerd starts itself again: most of what that
+    # costs is collecting garbage of a few megabytes.
     _SCRIPT = """
+        export GOGC=400
         unshare --mount --pid --fork --mount-proc --kill-child sh -c '
             mount -t tmpfs tmpfs /run || exit
             dockerd --config-file "$0/daemon.json" --host "unix://$0/docker.sock" --pidfile "$0/pid" \\

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -70,16 +71,22 @@ def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs(other_engine: Engine, podman: Podman) -> Callable[[str, Path], None]:
+def runs(
+    other_engine: Engine, podman: Podman, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Path], None]:
     """Checks that the file with the image runs on a compute node; the same bytes need not be loaded twice."""
-    seen: set[tuple[str, str]] = set()
+    seen = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        seen = seen.parent  # which all processes of this run of the tests have
+    seen /= "seen-to-run"
+    seen.mkdir(exist_ok=True)
 
     def check(image_id: str, path: Path) -> None:
-        file = (image_id, sha256(path.read_bytes()))
-        if file not in seen:
+        file = seen / f"{image_id} {sha256(path.read_bytes())}"
+        if not file.exists():
             runs_on_docker(other_engine, image_id, path)
             runs_on_podman(podman, image_id, path)
-            seen.add(file)
+            file.touch()
 
     return check
 
