@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO
 
-from tests.engines import LABEL, RUN, docker
+from tests.engines import LABEL, RUN, Engine
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -107,7 +107,7 @@ def build(
     with tempfile.NamedTemporaryFile(suffix=".tar") as file:
         image = write_archive(file, name, layers=layers, cmd=cmd, created=created)
         file.flush()
-        docker("load", "--input", file.name, host=host)
+        Engine(host).load(Path(file.name))
     return image
 
 

@@ -71,9 +71,7 @@ def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs(
-    other_engine: Engine, podman: Podman, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, Path], None]:
+def runs(other_engine: Engine, podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], None]:
     """Checks that the file with the image runs on a compute node; the same bytes need not be loaded twice."""
     seen = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
