@@ -11,7 +11,7 @@ from ..parallel import Workers
 from ..terminal.display import Display
 from . import settings
 from .arvados_errors import ArvadosRefusedError, explained
-from .connection import Connection, api_client, connections, without_resending, without_sdk_retries
+from .connection import Connection, Resources, api_client, connections, without_resending, without_sdk_retries
 from .retry import Retry
 from .validation import FIELDS, check
 
@@ -34,6 +34,7 @@ class ArvadosClient:
         """
         settings.check_token(getattr(api, "api_token", None))
         self.api = api
+        self.resources = Resources(api)
         self.retry = Retry(retries, display)
 
     @classmethod
@@ -98,7 +99,9 @@ class ArvadosClient:
     def scopes(self) -> Sequence[str] | None:
         """The token's scopes: `all`, or methods and paths; None if the token may not ask for them."""
         try:
-            token = self.execute("asking what the token is good for", self.api.api_client_authorizations().current())
+            token = self.execute(
+                "asking what the token is good for", self.resources["api_client_authorizations"].current()
+            )
         except ArvadosRefusedError as error:
             if error.http_status not in (403, 404):  # 404: a token of another cluster, or from the configuration
                 raise
@@ -108,7 +111,7 @@ class ArvadosClient:
 
     def may_create_collections(self) -> bool:
         """Whether the token may create collections: tried with a manifest that cannot be stored."""
-        request = self.api.collections().create(body={"collection": {"manifest_text": "no manifest"}})
+        request = self.resources["collections"].create(body={"collection": {"manifest_text": "no manifest"}})
         try:
             self.execute("trying what the token is good for", request)
         except ArvadosRefusedError as error:
@@ -125,11 +128,11 @@ class ArvadosClient:
 
     def current_user(self) -> Record:
         """The user to whom the token belongs."""
-        return self.execute("asking who the user is", self.api.users().current(), fields=["uuid"])
+        return self.execute("asking who the user is", self.resources["users"].current(), fields=["uuid"])
 
     def get(self, resource: str, uuid: str, **parameters: object) -> Record:
         """One object; a collection comes with its signed manifest."""
-        request = getattr(self.api, resource)().get(uuid=uuid, **parameters)
+        request = self.resources[resource].get(uuid=uuid, **parameters)
         return self.execute(f"reading {uuid}", request, fields=FIELDS[resource])
 
     def create(
@@ -143,7 +146,7 @@ class ArvadosClient:
         whom = f"Arvados: creating {what}"
 
         def attempt() -> Record:
-            request = getattr(self.api, resource)().create(body=body, **parameters)
+            request = self.resources[resource].create(body=body, **parameters)
             try:
                 with without_resending(request.http):
                     return self.execute(f"creating {what}", request, retries=0, fields=["uuid"])
@@ -159,7 +162,7 @@ class ArvadosClient:
 
     def update(self, resource: str, uuid: str, body: Record) -> Record:
         """Set the fields of an object that are in `body`."""
-        return self.execute(f"updating {uuid}", getattr(self.api, resource)().update(uuid=uuid, body=body))
+        return self.execute(f"updating {uuid}", self.resources[resource].update(uuid=uuid, body=body))
 
     def list_all(
         self,
@@ -186,8 +189,7 @@ class ArvadosClient:
         self, resource: str, filters: Sequence[Sequence[object]], select: Sequence[str], limit: int
     ) -> Sequence[Record]:
         """The newest of the objects that match the `filters`, at most `limit` (up to 1000) of them."""
-        method = getattr(self.api, resource)().list
-        request = method(
+        request = self.resources[resource].list(
             filters=filters, select=[*select, "created_at"], order=["created_at desc"], limit=limit, count="none"
         )
         items: Sequence[Record] = self.execute(f"listing {resource}", request, items=select)["items"]
@@ -201,9 +203,9 @@ class ArvadosClient:
         connection: Connection | None = None,
     ) -> tuple[list[Record], bool]:
         """The first page of what `list_all` lists, and whether there may be more."""
-        connection = connection or Connection(self.api)
+        connection = connection or Connection(self.resources)
         fields = sorted({*select, "uuid"})
-        request = connection.method(resource)(
+        request = connection.resources[resource].list(
             filters=filters, select=fields, order=["uuid asc"], limit=_PAGE, count="none"
         )
         page = self.execute(f"listing {resource}", request, connection, items=fields)
@@ -213,8 +215,8 @@ class ArvadosClient:
 
     def count(self, resource: str, filters: Sequence[Sequence[object]], connection: Connection | None = None) -> int:
         """How many objects match the `filters`; the server reads none of them."""
-        connection = connection or Connection(self.api)
-        request = connection.method(resource)(filters=filters, select=["uuid"], limit=0, count="exact")
+        connection = connection or Connection(self.resources)
+        request = connection.resources[resource].list(filters=filters, select=["uuid"], limit=0, count="exact")
         return int(
             self.execute(f"counting {resource}", request, connection, fields=["items_available"])["items_available"]
         )

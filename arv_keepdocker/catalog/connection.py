@@ -4,8 +4,9 @@ import contextlib
 import copy
 import errno
 import itertools
+import threading
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _CONNECTIONS = 8
@@ -43,25 +44,30 @@ def _is_described() -> bool:
     return True
 
 
+class Resources:
+    """What prepares requests, by resource: the SDK's client makes it anew each time, which takes longer than a request.
+
+    Several threads may use it if they may use the client: each has its own.
+    """
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._made = threading.local()
+
+    def __getitem__(self, name: str) -> Any:
+        made = vars(self._made)
+        if name not in made:
+            made[name] = getattr(self._api, name)()
+        return made[name]
+
+
 class Connection:
     """What one thread sends requests with."""
 
-    def __init__(self, api: Any, http: Any = None, methods: Mapping[str, Callable[..., Any]] | None = None) -> None:
-        """Without `http`, use the SDK client's own connection.
-
-        `methods` prepare list requests, by resource: the SDK's client makes these anew each time, which is slow and not
-        safe in several threads.
-        """
+    def __init__(self, resources: Resources | Mapping[str, Any], http: Any = None) -> None:
+        """Without `http`, use the SDK client's own connection."""
+        self.resources = resources
         self.http = http
-        self._api = api
-        self._methods = methods or {}
-
-    def method(self, resource: str) -> Callable[..., Any]:
-        """The function that prepares a list request."""
-        if resource in self._methods:
-            return self._methods[resource]
-        method: Callable[..., Any] = getattr(self._api, resource)().list
-        return method
 
     def close(self) -> None:
         if self.http is not None:
@@ -75,14 +81,15 @@ def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
     import arvados.api
 
     if not isinstance(api, arvados.api.ThreadSafeAPIClient):
-        return [Connection(api)]
+        return [Connection(Resources(api))]
     # Its way is another client for every thread, which costs as much as several requests. Its own connection is none
     # of these, for after an error its owner may use it while other threads are still at work.
     client = api.localapi()
     if not hasattr(client._http, "orig_http_request"):
-        return [Connection(api)]
-    methods = {resource: getattr(client, resource)().list for resource in resources}
-    return [Connection(client, _copy_of(client._http), methods) for _ in range(_CONNECTIONS)]
+        return [Connection(Resources(api))]
+    # Made before the threads start: making them is not safe in several.
+    made = {name: getattr(client, name)() for name in resources}
+    return [Connection(made, _copy_of(client._http)) for _ in range(_CONNECTIONS)]
 
 
 @contextlib.contextmanager

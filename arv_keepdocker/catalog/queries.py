@@ -45,7 +45,7 @@ def linked_collections(
         (linked.hashes if record["link_class"] == HASH_LINK else linked.names).append(Link.of(record))
     heads = client.own_collections(sorted({link.collection for link in [*linked.hashes, *linked.names]}))
     portions = [partial(readable_collections, client, portion, owned_by(project), fields) for portion in chunks(heads)]
-    with client.workers(["collections"]) if len(portions) > 1 else Workers([Connection(client.api)]) as workers:
+    with client.workers(["collections"]) if len(portions) > 1 else Workers([Connection(client.resources)]) as workers:
         for found in workers.each(portions):
             linked.collections.update(found)
     return linked
