@@ -65,6 +65,17 @@ def fetched(run_tool: Callable[..., Result], uuid: str, tmp_path: Path) -> bytes
     return file.read_bytes()
 
 
+def test_arvados_describes_its_api_once(
+    sandbox: Sandbox, project: str, run: Command, archive: str, way: tuple[str, ...]
+) -> None:
+    """The SDK would ask for it in every thread."""
+    sandbox.clear_requests()
+    stored(run(*way, "--project-uuid", project, "--from-archive", archive))
+    asked = [request["path"] for request in sandbox.requests() if request["method"] == "GET"]
+    assert len([path for path in asked if path.startswith("/discovery/")]) == 1
+    assert asked.count("/arvados/v1/config") == 1
+
+
 @pytest.mark.parametrize("sizes", [(), (0.1,), (4, 0.5, 5), (70,)], ids=["none", "small", "some", "large"])
 def test_the_collection_is_the_canonical_archive(
     engine: Engine,

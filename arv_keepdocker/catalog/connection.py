@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import errno
+import functools
 import itertools
 import threading
 import types
@@ -21,16 +22,48 @@ def api_client(cache: bool) -> Any:
     import arvados
 
     try:
-        return arvados.api("v1", cache=cache, num_retries=0)
+        return _for_threads(arvados.api("v1", cache=cache, num_retries=0))
     except OSError as error:
         if error.errno not in _OF_DISKS:
             raise
         # The SDK keeps the API's description in the home directory, whose disk takes nothing.
-        return arvados.api("v1", cache=False, num_retries=0)
+        return _for_threads(arvados.api("v1", cache=False, num_retries=0))
     except (TypeError, LookupError) as error:  # what the SDK makes of an answer that is no object
         if _is_described():
             raise ValueError(str(error)) from error
         raise apiclient.errors.InvalidJsonError(str(error)) from error
+
+
+def _for_threads(api: Any) -> Any:
+    """The SDK's client, which makes another client in every thread: from what the first one has read of the API, and no
+    longer by asking the server for its description and its configuration again."""
+    import arvados.api
+
+    first = api.localapi() if isinstance(api, arvados.api.ThreadSafeAPIClient) else None
+    if first is None or not hasattr(first._http, "orig_http_request"):
+        return api
+    unused = _copy_of(first._http)  # the first one's own is changed while it is used
+
+    def localapi() -> Any:
+        if not hasattr(api.local, "api"):
+            api.local.api = _client_like(first, _copy_of(unused))
+        return api.local.api
+
+    api.localapi = localapi
+    return api
+
+
+def _client_like(first: Any, http: Any) -> Any:
+    """A copy of an API client that sends its requests through `http`."""
+    import arvados.util
+
+    client = copy.copy(first)
+    client._http = http
+    # The SDK has bound these to the first one.
+    client.config = functools.partial(arvados.util.get_config_once, client)
+    client.vocabulary = functools.partial(arvados.util.get_vocabulary_once, client)
+    client.close_connections = types.MethodType(first.close_connections.__func__, client)
+    return client
 
 
 def _is_described() -> bool:
