@@ -80,6 +80,17 @@ class Engine:
             self.docker("save", "--output", file.name, image)
             return Path(file.name).read_bytes()
 
+    def names(self) -> list[str]:
+        """All names and digests of its images, and ids of those that have none."""
+        if self.host is None:
+            shown = "{{.ID}} {{.Repository}}:{{.Tag}}@{{.Digest}}"
+            return sorted(self.docker("images", "--all", "--no-trunc", "--digests", "--format", shown).splitlines())
+        listed = [
+            (image["Id"], [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())] or ["<none>"])
+            for image in json.loads(self._ask("GET", "/images/json?all=1"))
+        ]
+        return sorted(f"{image_id} {name}" for image_id, names in listed for name in names)
+
     def forget(self, image: str) -> None:
         """Remove an image with all its names, if it is there."""
         with suppress(RuntimeError):

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -318,17 +318,21 @@ def test_a_save_that_is_killed(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a daemon to kill")
 @pytest.mark.usefixtures("engine")
 def test_a_daemon_that_is_killed_during_the_save(
-    cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
+    cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat, tmp_path: Path
 ) -> None:
+    begun, killed, pipe = (tmp_path / name for name in ("begun", "killed", "pipe"))
+    waits = f"head -c {6 << 20}; touch {begun}; until [ -e {killed} ]; do sleep 0.05; done; cat"
+    stops_in_the_middle = docker_that(
+        f'[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"\n'
+        f'mkfifo {pipe}; real "$@" >{pipe} & {{ {waits}; }} <{pipe}; wait $!'
+    )
     with Daemon() as daemon:
-        image = images.build_big(daemon.host, 300, layers=1)
-        process = run.start(*way, "--project-uuid", project, image.name, env=daemon.environment)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        wait_until(
-            lambda: any(b"save" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split())
-        )
-        time.sleep(0.3)
+        image = images.build_big(daemon.host, 20, layers=4)
+        words = ("--project-uuid", project, image.name)
+        process = run.start(*way, *words, env={**daemon.environment, **stops_in_the_middle})
+        wait_until(begun.exists)
         daemon.kill()
+        killed.touch()
         out, err = process.communicate(timeout=60)
     assert process.returncode in (4, 5), err
     failed(Result(process.returncode, out, err), process.returncode, image.id)
@@ -635,10 +639,23 @@ def redirected(request: pytest.FixtureRequest, run: Command) -> Callable[..., Re
     shell = shutil.which("sh")
     assert shell is not None
 
-    def start(redirections: str, *words: str, **more: Any) -> Result:
+    def start(redirections: str, *words: str) -> Result:
+        if request.param is None and "-" not in redirections:
+            return with_files(redirections, *words)
+        # Only a shell starts a program with streams that are closed, and only a new Python can be without buffers.
         argv = [shell, "-c", f'exec {shlex.join(run.argv)} "$@" {redirections}', "sh"]
         environment = {**run.environment, "PYTHONUNBUFFERED": request.param or ""}
-        return Command(argv, run.directory, environment, run.processes)(*words, **more)
+        return Command(argv, run.directory, environment, run.processes)(*words)
+
+    def with_files(redirections: str, *words: str) -> Result:
+        with ExitStack() as files:
+            given = {
+                "2" if number == "2" else "1": files.enter_context(open(path, "r" if sign == "<" else "w")).fileno()
+                for number, sign, path in re.findall("([12]?)([<>])([^ ]+)", redirections)
+            }
+            process = run.start(*words, stdout=given.get("1", subprocess.PIPE), stderr=given.get("2", subprocess.PIPE))
+            out, err = process.communicate(timeout=120)
+        return Result(process.returncode, out or "", err or "")
 
     return start
 

@@ -47,14 +47,6 @@ def content(cluster: Cluster, uuid: str) -> str:
     return str(cluster.api().collections().get(uuid=uuid).execute()["portable_data_hash"])
 
 
-def names(engine: Engine) -> list[str]:
-    """All names and digests of this engine's images, and ids of those that have none."""
-    listed = engine.docker("images", "--all", "--no-trunc", "--digests", "--format", "{{json .}}")
-    return sorted(
-        " ".join(json.loads(line)[key] for key in ("ID", "Repository", "Tag", "Digest")) for line in listed.splitlines()
-    )
-
-
 def pushed(result: Result) -> str:
     """The UUID, of what the engine did push."""
     assert SAVES not in result.stderr, result.stderr
@@ -66,9 +58,9 @@ def test_the_same_is_stored_as_by_saving(
     engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path, sizes: tuple[float, ...]
 ) -> None:
     image = images.build(engine.host, layers=[*layers(*sizes), {"zeros": bytes(5 * MIB)}])
-    before = names(engine)
+    before = engine.names()
     by_pushing = pushed(run("--project-uuid", project, "--via-push", image.name))
-    assert names(engine) == before
+    assert engine.names() == before
     assert cached(tmp_path) == []
     by_saving = stored(run("--project-uuid", project, "--force", image.name))
     assert content(cluster, by_pushing) == content(cluster, by_saving)
@@ -124,9 +116,9 @@ def test_by_id(engine: Engine, cluster: Cluster, project: str, run: Command, nam
     if not named:
         # Where a name goes to another image, it is taken from this one.
         images.build(engine.host, image.name)
-    before = names(engine)
+    before = engine.names()
     uuid = pushed(run("--project-uuid", project, "--via-push", image.id))
-    assert names(engine) == before
+    assert engine.names() == before
     assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.id)))
 
 
@@ -136,7 +128,7 @@ def test_without_a_name_on_an_engine_that_imports_only_whole_archives(
     """Docker 29 takes no empty file for an archive, older ones do now and then."""
     image = images.build(engine.host, layers=layers(0.1))
     images.build(engine.host, image.name)
-    before = names(engine)
+    before = engine.names()
     given = tmp_path / "given"
     keeps = f"cat >{given}; [ -s {given} ] || exit 1; exec <{given}"
     checks = f'if [ "$2" = import ]; then {keeps}; fi; real "$@"'
@@ -144,7 +136,7 @@ def test_without_a_name_on_an_engine_that_imports_only_whole_archives(
     pushed(result)
     assert "the temporary name" not in result.stderr
     assert given.exists()
-    assert names(engine) == before
+    assert engine.names() == before
 
 
 def test_podman(cluster: Cluster, podman: Podman, project: str, run: Command, tmp_path: Path) -> None:
@@ -188,7 +180,7 @@ def test_saved_where_it_cannot_be_pushed(
 ) -> None:
     script, words = FAILURES[kind]
     image = images.build(engine.host, layers=layers(0.1, 4.2))
-    before = names(engine)
+    before = engine.names()
     environment = {"DOCKER_HOST": engine.host, **docker_that(f'{script}\nexport DOCKER_HOST={engine.host}; real "$@"')}
     if kind == "elsewhere":
         environment["DOCKER_HOST"] = None
@@ -196,7 +188,7 @@ def test_saved_where_it_cannot_be_pushed(
     uuid = stored(result)
     (line,) = [line for line in result.stderr.splitlines() if SAVES in line]
     assert words in line
-    assert names(engine) == before
+    assert engine.names() == before
     assert cached(tmp_path) == []
     assert content(cluster, uuid) == content(cluster, stored(run("--project-uuid", project, "--force", image.name)))
 
@@ -216,12 +208,12 @@ def test_keep_that_is_down_ends_it(
     engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
 ) -> None:
     image = images.build(engine.host, layers=layers(4.2))
-    before = names(engine)
+    before = engine.names()
     sandbox.fault("status", status=503, service="keep", method="PUT", times=None)
     result = run("--project-uuid", project, "--retries", "0", "--via-push", image.name)
     assert result.status == 6, result.stderr
     assert SAVES not in result.stderr
-    assert names(engine) == before
+    assert engine.names() == before
     assert cached(tmp_path) == []
 
 
@@ -433,14 +425,14 @@ def test_a_program_that_is_killed_leaves_nothing_to_the_next_run(
     engine: Engine, sandbox: Sandbox, cluster: Cluster, victim: Victim, part: int
 ) -> None:
     dice = random.Random(part)
-    before = names(engine)
+    before = engine.names()
     left = 0
     for number in range(KILLS * PARTS):
         if number >= KILLS and left:
             break
         if number % 5 == 0:
             run_plainly(cluster, [victim])
-            assert names(engine) == before
+            assert engine.names() == before
         pid = victim.start()
         time.sleep(dice.uniform(0, victim.length))
         wait_until(partial(hears, pid))
@@ -450,11 +442,11 @@ def test_a_program_that_is_killed_leaves_nothing_to_the_next_run(
         assert "Traceback" not in result.stderr
         wait_until(partial(group_has_ended, pid), 10)
         if signal_sent != signal.SIGKILL and not cached(victim.machine):
-            assert {*names(engine)} <= {*before}
-        left += names(engine) != before
+            assert {*engine.names()} <= {*before}
+        left += engine.names() != before
         forget(cluster, victim.project)
     run_plainly(cluster, [victim])
-    assert names(engine) == before
+    assert engine.names() == before
     assert left, "no kill has come between tagging and untagging"
 
 
@@ -463,21 +455,21 @@ def test_the_next_run_need_not_push_to_take_back_what_a_killed_one_has_left(
 ) -> None:
     image, other = images.build(engine.host), images.build(engine.host)
     stored(run("--project-uuid", project, other.name))
-    before = names(engine)
+    before = engine.names()
     pid_file = tmp_path / "pid"
     process = run.start(
         "--project-uuid", project, "--via-push", image.id, env=docker_that(hanging_in("push", pid_file))
     )
     hanging_process(pid_file)
-    assert names(engine) != before
+    assert engine.names() != before
     process.kill()
     process.communicate()
     wait_until(partial(group_has_ended, process.pid), 10)
     engine.docker("rmi", image.name)  # its last name is ours
     without = [name for name in before if image.name.partition(":")[0] not in name]
-    assert len(names(engine)) == len(before)
+    assert len(engine.names()) == len(before)
     stored(run("--project-uuid", project, other.name))
-    assert [name for name in names(engine) if image.id not in name] == without
+    assert [name for name in engine.names() if image.id not in name] == without
     assert engine.docker("image", "inspect", "--format", "{{.RepoTags}}", image.id).strip() == "[]"
     assert not list((tmp_path / "cache" / "arvados" / "docker").glob("*.pushing"))
 
@@ -487,7 +479,7 @@ def test_a_name_that_the_engine_gives_when_the_run_has_ended(
     engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, number: signal.Signals
 ) -> None:
     image = images.build(engine.host)
-    before = names(engine)
+    before = engine.names()
     pid_file, asked = tmp_path / "pid", tmp_path / "asked"
     hangs = docker_that(f'[ "$2" != tag ] || echo "$4" >{asked}; {hanging_in("tag", pid_file)}')
     process = run.start("--project-uuid", project, "--via-push", image.id, env=hangs)
@@ -496,9 +488,9 @@ def test_a_name_that_the_engine_gives_when_the_run_has_ended(
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
     engine.docker("tag", image.id, asked.read_text().strip())
-    assert names(engine) != before
+    assert engine.names() != before
     stored(run("--project-uuid", project, image.name))
-    assert names(engine) == before
+    assert engine.names() == before
 
 
 def test_names_that_are_not_ours_stay(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
@@ -515,9 +507,9 @@ def test_names_that_are_not_ours_stay(engine: Engine, project: str, run: Command
     (directory / "x.pushing").symlink_to(tmp_path / "elsewhere")
     (directory / "y.pushing").mkdir()
     os.mkfifo(directory / "z.pushing")
-    before = names(engine)
+    before = engine.names()
     stored(run("--project-uuid", project, "--via-push", image.name))
-    assert names(engine) == before
+    assert engine.names() == before
     engine.docker("rmi", host)
 
 
@@ -553,13 +545,13 @@ def test_an_engine_that_is_killed(
     with Immortal() as engine:
         image = images.build(engine.host, layers=layers_to_push())
         digest = stored_digest(engine, image)
-        before = names(engine)
+        before = engine.names()
         words = ("--project-uuid", project, "--no-universal", "--via-push", image.name)
         for number in range(ENGINE_KILLS + 1):
             start = time.monotonic()
             uuid = stored(run(*words, env=engine.environment))
             length = time.monotonic() - start
-            assert names(engine) == before
+            assert engine.names() == before
             assert whole(cluster, project, uuid, image.name) == digest
             forget(cluster, project, tmp_path)
             if number == ENGINE_KILLS:
