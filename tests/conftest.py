@@ -201,6 +201,18 @@ def project(cluster: Cluster) -> Iterator[str]:
     groups.delete(uuid=uuid).execute()
 
 
+@pytest.fixture(scope="session")
+def small_image(engine: Engine) -> images.Image:
+    """An image in the engine for all tests that store it only in their projects: with these it is trashed."""
+    return images.build(engine.host)
+
+
+@pytest.fixture(scope="session")
+def large_image(engine: Engine) -> images.Image:
+    """The same with a layer of 4.2 MiB, which has blocks of its own, and a small one."""
+    return images.build(engine.host, layers=[{"large": os.urandom(4_400_000)}, {"small": os.urandom(100_000)}])
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> str:
     """The path of an archive of an image unlike any other: of what Arvados has already, Keep is given nothing."""

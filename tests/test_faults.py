@@ -67,6 +67,7 @@ def ordered(sandbox: Sandbox, times: int | None, **fault: object) -> None:
 )
 def test_an_api_server_that_answers_badly(
     engine: Engine,
+    small_image: images.Image,
     sandbox: Sandbox,
     cluster: Cluster,
     project: str,
@@ -77,8 +78,7 @@ def test_an_api_server_that_answers_badly(
     method: str,
     path: str,
 ) -> None:
-    image = images.build(engine.host)
-    words = (*way, "--project-uuid", project, image.name)
+    words = (*way, "--project-uuid", project, small_image.name)
     fault = {**ANSWERS[answer], "service": "api", "method": method, "path": path}
     ordered(sandbox, None, **fault)
     result = run("--retries=0", *words)
@@ -94,7 +94,7 @@ def test_an_api_server_that_answers_badly(
     ordered(sandbox, 1, **fault)
     uuid = stored(run(*words))
     sandbox.clear_faults()
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image, way)
     assert cached(tmp_path) == []
 
 
@@ -137,11 +137,12 @@ def test_settings_that_cannot_be_read(run: Command, tmp_path: Path, text: bytes)
     failed(run("images", env={"HOME": str(tmp_path / "home")}), 6, "settings.conf")
 
 
-def test_an_api_server_that_is_slow(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
-    image = images.build(engine.host)
+def test_an_api_server_that_is_slow(
+    engine: Engine, small_image: images.Image, sandbox: Sandbox, project: str, run: Command, way: Way
+) -> None:
     sandbox.settings(latency_ms=200)
     try:
-        stored(run(*way, "--project-uuid", project, image.name))
+        stored(run(*way, "--project-uuid", project, small_image.name))
     finally:
         sandbox.settings(latency_ms=0)
 
@@ -159,6 +160,7 @@ KEEP_ANSWERS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("answer", KEEP_ANSWERS)
 def test_a_keep_service_that_takes_nothing(
     engine: Engine,
+    large_image: images.Image,
     sandbox: Sandbox,
     cluster: Cluster,
     project: str,
@@ -167,16 +169,15 @@ def test_a_keep_service_that_takes_nothing(
     tmp_path: Path,
     answer: str,
 ) -> None:
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
-    words = (*way, "--project-uuid", project, image.name)
+    words = (*way, "--project-uuid", project, large_image.name)
     fault = {**KEEP_ANSWERS[answer], "service": "keep", "method": "PUT"}
     ordered(sandbox, None, **fault)
-    failed(run("--retries=0", *words), 6, image.id)
+    failed(run("--retries=0", *words), 6, large_image.id)
     assert nothing_recorded(cluster, project)
-    assert cached(tmp_path) == ([f"{image.id}.tar"] if way else [])
+    assert cached(tmp_path) == ([f"{large_image.id}.tar"] if way else [])
     sandbox.clear_faults()
     uuid = stored(run(*words))
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
+    assert whole(cluster, project, uuid, large_image.name) == stored_digest(engine, large_image, way)
     assert cached(tmp_path) == []
 
 
@@ -200,21 +201,20 @@ def test_keep_that_is_away_for_half_a_minute(
 
 @pytest.mark.parametrize("services", [2, 3])
 def test_one_of_several_keep_services_is_down(
-    engine: Engine, run: Command, way: Way, services: int, tmp_path: Path
+    engine: Engine, large_image: images.Image, run: Command, way: Way, services: int, tmp_path: Path
 ) -> None:
     """Two of three are enough for the two copies that the cluster wants, one of two is not."""
-    image = images.build(engine.host, layers=layers(4.2))
     with Sandbox(keep_services=services) as sandbox:
         cluster = Cluster(sandbox)
         home = cluster.api().users().current().execute()["uuid"]
         sandbox.fault("drop", service="keep", instance=0, times=None)
-        result = run(*way, "--retries=0", image.name, env=sandbox.environment())
+        result = run(*way, "--retries=0", large_image.name, env=sandbox.environment())
         if services == 2:
-            failed(result, 6, image.id)
+            failed(result, 6, large_image.id)
             assert nothing_recorded(cluster, home)
             sandbox.clear_faults()
-            result = run(*way, image.name, env=sandbox.environment())
-        assert whole(cluster, home, stored(result), image.name) == stored_digest(engine, image, way)
+            result = run(*way, large_image.name, env=sandbox.environment())
+        assert whole(cluster, home, stored(result), large_image.name) == stored_digest(engine, large_image, way)
         cluster.close()
 
 
@@ -235,34 +235,39 @@ def hooked(docker_that: DockerThat, sandbox: Sandbox, method: str, path: str, bo
 
 
 def test_a_project_that_becomes_read_only(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat
+    engine: Engine,
+    small_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    docker_that: DockerThat,
 ) -> None:
     spectator = sandbox.users["spectator"]
     may = {"link_class": "permission", "tail_uuid": spectator.uuid, "head_uuid": project}
     links = cluster.api().links()
     permission = links.create(body={**may, "name": "can_write"}).execute()["uuid"]  # only an administrator changes it
-    image = images.build(engine.host)
-    words = (*way, "--project-uuid", project, "--retries=0", image.name)
+    words = (*way, "--project-uuid", project, "--retries=0", small_image.name)
     as_spectator = {"ARVADOS_API_TOKEN": spectator.token}
     change = hooked(docker_that, sandbox, "PUT", f"/arvados/v1/links/{permission}", {"name": "can_read"})
-    failed(run(*words, env={**change, **as_spectator}), 6, image.id, "write permission")
+    failed(run(*words, env={**change, **as_spectator}), 6, small_image.id, "write permission")
     assert nothing_recorded(cluster, project)
     links.create(body={**may, "name": "can_write"}).execute()
     uuid = stored(run(*words, env=as_spectator))
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image, way)
 
 
 def test_a_token_that_expires_on_the_way(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
+    engine: Engine, small_image: images.Image, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
 ) -> None:
-    image = images.build(engine.host)
     fault = {"service": "api", "method": "POST", "status": 401, "errors": ["Not logged in"]}
     sandbox.fault("status", times=None, **fault)
-    failed(run(*way, "--project-uuid", project, image.name), 6, "Not logged in")
+    failed(run(*way, "--project-uuid", project, small_image.name), 6, "Not logged in")
     assert nothing_recorded(cluster, project)
     sandbox.clear_faults()
-    uuid = stored(run(*way, "--project-uuid", project, image.name))
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
+    uuid = stored(run(*way, "--project-uuid", project, small_image.name))
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image, way)
 
 
 def test_signatures_that_expire_on_the_way(
@@ -284,33 +289,37 @@ def test_signatures_that_expire_on_the_way(
 
 @pytest.mark.parametrize("before", [0, 1])
 def test_what_expires_in_the_same_run_is_sent_once_more(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, before: int
+    engine: Engine,
+    large_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    before: int,
 ) -> None:
     """Whether or not some of it was there already."""
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
     usual = sandbox.settings()["signature_ttl"]
     sandbox.settings(signature_ttl=2)
     sandbox.fault("delay", service="api", method="POST", path="/collections", body="manifest", seconds=3.5, times=1)
     try:
-        result = run("--project-uuid", project, "--retries=0", *["--force"][before:], image.name)
+        result = run("--project-uuid", project, "--retries=0", *["--force"][before:], large_image.name)
     finally:
         sandbox.settings(signature_ttl=usual)
     uuid = stored(result)
     assert "sending every block again" in result.stderr
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
+    assert whole(cluster, project, uuid, large_image.name) == stored_digest(engine, large_image)
 
 
 def test_signatures_that_live_too_short_to_be_reused(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+    engine: Engine, small_image: images.Image, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host)
     usual = sandbox.settings()["signature_ttl"]
     sandbox.settings(signature_ttl=600)
     try:
         fresh: dict[str, str | None] = {
             "XDG_CACHE_HOME": str(tmp_path / "fresh")
         }  # the SDK keeps the API's description
-        result = run("--project-uuid", project, image.name, env=fresh)
+        result = run("--project-uuid", project, small_image.name, env=fresh)
     finally:
         sandbox.settings(signature_ttl=usual)
     stored(result)
@@ -388,26 +397,26 @@ def test_a_copy_whose_answer_is_lost_is_made_once(
 
 
 def test_a_property_whose_answer_is_lost(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
+    engine: Engine, small_image: images.Image, sandbox: Sandbox, cluster: Cluster, project: str, run: Command
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("drop-after", service="api", method="PUT", path="/collections/", times=1)
-    uuid = stored(run(*ARV_PUT, "--project-uuid", project, image.name))
+    uuid = stored(run(*ARV_PUT, "--project-uuid", project, small_image.name))
     properties = cluster.api().collections().get(uuid=uuid).execute()["properties"]
-    assert properties == {"docker-image-repo-tag": image.name}
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, ("--via-arv-put",))
+    assert properties == {"docker-image-repo-tag": small_image.name}
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image, ("--via-arv-put",))
 
 
-def test_a_name_that_is_taken(engine: Engine, cluster: Cluster, project: str, run: Command, way: Way) -> None:
-    image = images.build(engine.host)
-    name = f"Docker image {image.name.replace('/', ' ')} {image.id[:12]}"
+def test_a_name_that_is_taken(
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command, way: Way
+) -> None:
+    name = f"Docker image {small_image.name.replace('/', ' ')} {small_image.id[:12]}"
     body = {"collection": {"name": name, "owner_uuid": project}}
     taken = cluster.api().collections().create(body=body).execute()["uuid"]
-    uuid = stored(run(*way, "--project-uuid", project, image.name))
+    uuid = stored(run(*way, "--project-uuid", project, small_image.name))
     assert uuid != taken
     assert cluster.api().collections().get(uuid=uuid).execute()["name"].startswith(f"{name} (")
     cluster.api().collections().delete(uuid=taken).execute()
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image, way)
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image, way)
 
 
 # The machine
@@ -415,29 +424,32 @@ def test_a_name_that_is_taken(engine: Engine, cluster: Cluster, project: str, ru
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_does_not_keep_an_image_from_being_streamed(
-    engine: Engine, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+    engine: Engine,
+    large_image: images.Image,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
     disk = tmp_path / "disk"
     with small_disk(disk, 16):
         for place in ("home", "cache"):
             (disk / place).mkdir()
         subprocess.run(["dd", "if=/dev/zero", f"of={disk}/filler"], check=False, capture_output=True)
         full: dict[str, str | None] = {"HOME": f"{disk}/home", "XDG_CACHE_HOME": f"{disk}/cache"}
-        result = run("--project-uuid", project, image.name, env=full)
+        result = run("--project-uuid", project, large_image.name, env=full)
         uuid = stored(result)
         assert "error" not in result.stderr
-        assert stored(run("--project-uuid", project, image.name, env=full)) == uuid
-    assert fetched(run_tool, uuid, tmp_path) == canonical_of(engine, image, tmp_path)
+        assert stored(run("--project-uuid", project, large_image.name, env=full)) == uuid
+    assert fetched(run_tool, uuid, tmp_path) == canonical_of(engine, large_image, tmp_path)
 
 
 def test_a_pull_that_prints_megabytes(
-    engine: Engine, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
 ) -> None:
-    image = images.build(engine.host)
     chatty = docker_that(
         '[ "$2" = pull ] || exec env PATH="$REAL_PATH" docker "$@"; '
         "yes chatter | head -c 5000000; yes chatter | head -c 5000000 >&2"
     )
-    uuid = stored(run("--project-uuid", project, "--pull", image.name, env=chatty))
-    assert whole(cluster, project, uuid, image.name) == stored_digest(engine, image)
+    uuid = stored(run("--project-uuid", project, "--pull", small_image.name, env=chatty))
+    assert whole(cluster, project, uuid, small_image.name) == stored_digest(engine, small_image)

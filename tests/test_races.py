@@ -23,46 +23,57 @@ def ends(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
 
 
 def test_eight_runs_of_one_image_make_one_collection(
-    engine: Engine, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
+    engine: Engine, large_image: images.Image, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
-    uuids = ends([run.start(*way, "--project-uuid", project, image.name) for _ in range(8)])
+    uuids = ends([run.start(*way, "--project-uuid", project, large_image.name) for _ in range(8)])
     assert len(set(uuids)) == 1
-    assert whole(cluster, project, uuids[0], image.name) == stored_digest(engine, image, way)
+    assert whole(cluster, project, uuids[0], large_image.name) == stored_digest(engine, large_image, way)
     assert cached(tmp_path) == []
 
 
 def test_runs_for_two_projects_make_one_collection_in_each(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
+    engine: Engine,
+    large_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
     group = {"group": {"group_class": "project", "name": "below", "owner_uuid": project}}
     other = cluster.api().groups().create(body=group).execute()["uuid"]
     sandbox.clear_requests()
     targets = [project, other] * 2
-    uuids = ends([run.start(*way, "--project-uuid", target, image.name) for target in targets])
+    uuids = ends([run.start(*way, "--project-uuid", target, large_image.name) for target in targets])
     assert uuids[:2] == uuids[2:]
     for uuid, target in zip(uuids[:2], targets, strict=False):
-        assert whole(cluster, target, uuid, image.name) == stored_digest(engine, image, way)
+        assert whole(cluster, target, uuid, large_image.name) == stored_digest(engine, large_image, way)
     assert sum(sent(sandbox)) < 5 << 20  # one upload, and a copy
     assert cached(tmp_path) == []
 
 
 def test_two_machines(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, tmp_path: Path
+    engine: Engine,
+    large_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    tmp_path: Path,
 ) -> None:
     """Nothing keeps them from storing it both; each collection that remains is a whole image."""
-    image = images.build(engine.host, layers=layers(4.2, 0.1))
     sandbox.fault("delay", service="keep", method="PUT", seconds=1, times=2)
     machines = [{"XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
-    uuids = ends([run.start(*way, "--project-uuid", project, image.name, env=machine) for machine in machines])
+    uuids = ends([run.start(*way, "--project-uuid", project, large_image.name, env=machine) for machine in machines])
     collections, links = records(cluster, project)
     assert len(collections) == len(set(uuids))
-    assert sorted(links) == sorted([image.id, image.name] * len(set(uuids)))
+    assert sorted(links) == sorted([large_image.id, large_image.name] * len(set(uuids)))
     linked = cluster.api().links().list(filters=[["owner_uuid", "=", project]]).execute()["items"]
     assert {link["head_uuid"] for link in linked} == set(uuids)
     # From now on both use the same.
-    again = {stored(run(*way, "--project-uuid", project, image.name, env=machine)) for machine in machines}
+    again = {stored(run(*way, "--project-uuid", project, large_image.name, env=machine)) for machine in machines}
     assert len(again) == 1
     assert again <= set(uuids)
     assert len(records(cluster, project)[0]) == len(set(uuids))
