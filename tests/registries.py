@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import http.client
 import io
@@ -19,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import requests
+from isal import isal_zlib
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -42,6 +42,11 @@ def layer_tar(name: str, content: bytes) -> bytes:
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def packed(data: bytes) -> bytes:
+    """As a gzip file; what cannot be packed takes Python's own seven times as long."""
+    return isal_zlib.compress(data, wbits=31)
 
 
 def configuration(layers: Sequence[bytes], **more: object) -> bytes:
@@ -99,7 +104,7 @@ class Repository:
         self,
         layers: Sequence[bytes],
         tag: str = "",
-        compress: Callable[[bytes], bytes] | None = gzip.compress,
+        compress: Callable[[bytes], bytes] | None = packed,
         oci: bool = True,
         **config: Any,
     ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -39,6 +40,7 @@ from tests.registries import (
     configuration,
     layer_tar,
     once,
+    packed,
     sha256,
 )
 
@@ -151,14 +153,8 @@ def check(run: Run, layers: list[bytes], **config: object) -> Image:
 # What an image looks like.
 
 
-def in_two_members(data: bytes) -> bytes:
-    return gzip.compress(data[:5000]) + gzip.compress(data[5000:])
-
-
 @pytest.mark.parametrize("oci", [True, False], ids=["oci", "docker"])
-@pytest.mark.parametrize(
-    "compress", [None, gzip.compress, lambda data: gzip.compress(data[:5000]) + gzip.compress(data[5000:])]
-)
+@pytest.mark.parametrize("compress", [None, gzip.compress, lambda data: packed(data[:5000]) + packed(data[5000:])])
 def test_an_image_comes_as_it_is(
     repository: Repository, layers: list[bytes], oci: bool, compress: Callable[[bytes], bytes] | None
 ) -> None:
@@ -197,7 +193,7 @@ def test_what_is_there_is_not_fetched(front: Front, repository: Repository, laye
     image = run.deliver()
     assert image.layers[0] is known
     assert list(run.sink.layers) == [sha256(layers[1])]
-    assert not any(sha256(gzip.compress(layers[0])) in request for request in front.asked)
+    assert not any(sha256(packed(layers[0])) in request for request in front.asked)
     assert run.source.fetched < len(layers[0])
 
 
@@ -245,6 +241,36 @@ def for_platform(repository: Repository, layers: list[bytes], text: str, told: b
     return {**descriptor, "platform": platform} if told else descriptor
 
 
+INDEXED = {
+    name: [layer_tar("for", name.encode())]
+    for name in ("windows/amd64", "linux/arm/v7", "linux/arm/v6", "linux/arm64/v8", "linux/amd64")
+}
+
+
+@pytest.fixture(scope="module")
+def indexed(registry: Registry) -> Callable[[bool, bool], tuple[Repository, dict[str, Any], dict[str, str]]]:
+    """Gives a repository that has an index of INDEXED's images; the index's descriptor and the images' digests."""
+
+    @functools.cache
+    def made(told: bool, nested: bool) -> tuple[Repository, dict[str, Any], dict[str, str]]:
+        repository = Repository(registry.host, f"bio/index-{int(told)}-{int(nested)}")
+        manifests = [for_platform(repository, layers, name, told) for name, layers in INDEXED.items()]
+        attestation = {
+            **repository.image([layer_tar("provenance", b"")]),
+            "platform": {"os": "unknown", "architecture": "unknown"},
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+        }
+        if nested:
+            inner = index_of(repository, *manifests[2:], kind=DOCKER_LIST, tag="inner")
+            top = index_of(repository, attestation, *manifests[:2], inner)
+        else:
+            top = index_of(repository, attestation, *manifests)
+        digests = {name: manifest["digest"] for name, manifest in zip(INDEXED, manifests, strict=True)}
+        return repository, top, digests
+
+    return made
+
+
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -259,28 +285,19 @@ def for_platform(repository: Repository, layers: list[bytes], text: str, told: b
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 @pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
 def test_the_platform_of_an_index(
-    repository: Repository, wanted: str | None, expected: str, told: bool, nested: bool
+    indexed: Callable[[bool, bool], tuple[Repository, dict[str, Any], dict[str, str]]],
+    wanted: str | None,
+    expected: str,
+    told: bool,
+    nested: bool,
 ) -> None:
-    names = ["windows/amd64", "linux/arm/v7", "linux/arm/v6", "linux/arm64/v8", "linux/amd64"]
-    images = {name: [layer_tar("for", name.encode())] for name in names}
-    manifests = [for_platform(repository, layers, name, told) for name, layers in images.items()]
-    attestation = {
-        **repository.image([layer_tar("provenance", b"")]),
-        "platform": {"os": "unknown", "architecture": "unknown"},
-        "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
-    }
-    if nested:
-        inner = index_of(repository, *manifests[2:], kind=DOCKER_LIST, tag="inner")
-        top = index_of(repository, attestation, *manifests[:2], inner)
-    else:
-        top = index_of(repository, attestation, *manifests)
+    repository, top, digests = indexed(told, nested)
     run = look(repository.host, repository.path, platform=wanted)
     assert run.source.head() == top["digest"]
     image = run.deliver()
     assert str(image.platform) == expected
-    assert image.layers[0].diff_id == sha256(images[expected][0])
-    chosen = manifests[names.index(expected)]["digest"]
-    assert image.digests == (chosen, top["digest"])
+    assert image.layers[0].diff_id == sha256(INDEXED[expected][0])
+    assert image.digests == (digests[expected], top["digest"])
 
 
 def test_a_platform_that_is_not_there(repository: Repository) -> None:

@@ -149,14 +149,15 @@ def look(
     return Run(RegistrySource(client, "v1"), Sink(), shown)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def repository(registry: Registry, layers: list[bytes]) -> Repository:
+    """Always the same one: all that differs is who may read it."""
     repository = Repository(registry.host, f"auth/r{os.urandom(4).hex()}")
     repository.image(layers, "v1")
     return repository
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def layers() -> list[bytes]:
     return [layer_tar(str(number), os.urandom(100_000)) for number in range(4)]
 
