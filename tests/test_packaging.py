@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -21,10 +22,25 @@ ROOT = Path(__file__).parent.parent
 COMMANDS = ("arv-keepdocker", "keepdocker")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a wheel of this very source installs under share/."""
-    source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
+    own = tmp_path_factory.mktemp("wheel")
+    # Of the processes that run tests side by side, only the first one makes it.
+    common = own.parents[1] / "wheel" if "PYTEST_XDIST_WORKER" in os.environ else own / "made"
+    common.mkdir(exist_ok=True)
+    with (common / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not any(common.glob("*.whl")):
+            make_wheel(tmp_path_factory.mktemp("source"), common)
+    (wheel,) = common.glob("arv_keepdocker-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(own)
+    (data,) = own.glob("arv_keepdocker-*.data")
+    return data / "data" / "share"
+
+
+def make_wheel(source: Path, wheels: Path) -> None:
     for name in ("setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "arv_keepdocker", source / "arv_keepdocker")
@@ -32,11 +48,6 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alone = ["--use-pep517", "--no-build-isolation", "--no-deps", "--no-index"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run([*pip, *alone, f"--wheel-dir={wheels}", str(source)], check=True, timeout=120, env=environment)
-    (wheel,) = wheels.glob("arv_keepdocker-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(wheels)
-    (data,) = wheels.glob("arv_keepdocker-*.data")
-    return data / "data" / "share"
 
 
 def options() -> set[str]:
