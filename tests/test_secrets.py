@@ -211,12 +211,11 @@ def test_files_are_the_users_own_whatever_the_umask(
 ) -> None:
     image = images.build_big(engine.host, 10, layers=2)
     environment = {"XDG_CACHE_HOME": str(tmp_path / "new" / "cache")}
-    masked = Command(
-        ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *run.argv], run.directory, run.environment, run.processes
-    )
     # Of the first blocks that are sent at once, one arrives.
     sandbox.fault("delay", service="keep", method="PUT", seconds=20, skip=0 if way else 1, times=None)
-    process = masked.start(*way, "--project-uuid", project, image.name, env=environment)
+    own = os.umask(int(umask, 8))
+    process = run.start(*way, "--project-uuid", project, image.name, env=environment)
+    os.umask(own)
     directory = tmp_path / "new" / "cache" / "arvados" / "docker"
     wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()) and len(list(directory.iterdir())) > 1)
     process.kill()
