@@ -113,9 +113,15 @@ def gzipped(chunks: Iterable[bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def bomb(gibibytes: int) -> bytes:
-    """A gzip file of zeros, a stream for each 64 MiB."""
-    return gzip.compress(bytes(64 << 20)) * (16 * gibibytes)
+def bomb(mebibytes: int) -> bytes:
+    """A gzip file of zeros, a stream for each 16 MiB."""
+    return gzip.compress(bytes(16 << 20)) * (mebibytes // 16)
+
+
+def file_and_layer_of_zeros() -> bytes:
+    """An archive in gzip that unpacks to more than an image has: a file, which is soon read, and then a layer."""
+    start = b"x" * 512  # a file of zeros alone might be an empty layer
+    return gzip.compress(header("x", 512 + (1792 << 20)) + start) + bomb(1792) + gzip.compress(image(layer=bomb(1024)))
 
 
 def _indexes(levels: int, width: int) -> bytes:
@@ -198,8 +204,8 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
         "MiB of names",
     ),
     # Compression
-    "zeros in gzip": (lambda: bomb(4), "zeros at its end"),
-    "layer of zeros": (lambda: image(layer=bomb(4)), "far more than an image"),
+    "zeros in gzip": (lambda: bomb(4096), "zeros at its end"),
+    "layer of zeros": (lambda: image(layer=bomb(4096)), "far more than an image"),
     "layer of empty streams": (lambda: image(layer=gzip.compress(b"") * (4 << 20 >> 4)), "no tar"),
     "half a gzip": (lambda: gzipped([image()])[:-50], "cut short"),
     "garbage in gzip": (lambda: gzip.compress(b"x")[:12] + b"\xff" * 5000, "cut short or damaged"),
@@ -234,6 +240,13 @@ REFUSED: dict[str, tuple[Callable[[], Chunks], str]] = {
     "a time that is none": (lambda: image(config={"created": "\x1b[31m"}), "created"),
 }
 """What each is, and what the refusal says."""
+
+REFUSED_AS_A_STREAM: dict[str, tuple[Callable[[], Chunks], str]] = {
+    **{name: REFUSED[name] for name in ("up", "gigabyte pax", "zeros in gzip", "gigabyte of JSON")},
+    "file and layer of zeros": (file_and_layer_of_zeros, "far more than an image"),
+    "escapes in a member": REFUSED["escapes in a member"],
+}
+"""The same for a few where memory may be taken in another way if nobody can go back in the archive."""
 
 FINE: dict[str, Callable[[], bytes]] = {
     "plain": image,
