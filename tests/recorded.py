@@ -58,10 +58,13 @@ class RecordedEngine:
         self._bin = directory / "bin"
         self._bin.mkdir(parents=True)
         program = self._bin / ("podman" if profile == "podman4" else "docker")
-        # Isolated and without `site`: it is to start fast.
+        # Isolated, without `site` and outside of a virtual environment: it is to start fast.
         program.write_text(
             _ENTRY.format(
-                python=sys.executable, root=str(Path(__file__).parents[1]), profile=profile, directory=str(directory)
+                python=os.path.realpath(sys.executable),
+                root=str(Path(__file__).parents[1]),
+                profile=profile,
+                directory=str(directory),
             )
         )
         program.chmod(0o755)

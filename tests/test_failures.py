@@ -77,16 +77,24 @@ def keep_client(api: Any) -> Any:
     return keep
 
 
-def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
-    """The digest of the one file of the one image that a project has, in a collection that both links name."""
+def the_file(cluster: Cluster, uuid: str) -> tuple[str, bytes]:
+    """The name and the content of the one file of a collection, as the SDK reads it."""
     from arvados.collection import CollectionReader
 
+    api = cluster.api()
+    reader = CollectionReader(uuid, api_client=api, keep_client=keep_client(api))
+    (name,) = reader
+    with reader.open(name, "rb") as file:
+        return name, b"".join(iter(lambda: file.read(1 << 20), b""))
+
+
+def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
+    """The digest of the one file of the one image that a project has, in a collection that both links name."""
     api = cluster.api()
     owned = [["owner_uuid", "=", project]]
     collections = api.collections().list(filters=owned, select=["uuid"]).execute()["items"]
     assert [collection["uuid"] for collection in collections] == [uuid]
-    reader = CollectionReader(uuid, api_client=api, keep_client=keep_client(api))
-    (filename,) = reader
+    filename, content = the_file(cluster, uuid)
     links = [
         (link["link_class"], link["name"], link["head_uuid"])
         for link in api.links().list(filters=owned).execute()["items"]
@@ -95,11 +103,7 @@ def whole(cluster: Cluster, project: str, uuid: str, name: str) -> str:
         ("docker_image_hash", filename.removesuffix(".tar"), uuid),
         ("docker_image_repo+tag", name, uuid),
     ]
-    digest = hashlib.sha256()
-    with reader.open(filename, "rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def stored_digest(engine: Engine, image: images.Image, way: Way = (), *, universal: bool = False) -> str:

@@ -22,23 +22,17 @@ from tests import canonical
 from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine, Podman
 from tests.test_archive import FACTS, FIXTURES
-from tests.test_failures import cached, failed, nothing_recorded, wait_until
+from tests.test_failures import cached, failed, nothing_recorded, the_file, wait_until
 
 ARCHIVES = FIXTURES / "archives"
 USABLE = sorted(name for name in FACTS if "incomplete" not in name)
 
 
-def fetched(uuid: str, cluster: Cluster, run_tool: Callable[..., Result], directory: Path) -> tuple[str, Path]:
+def fetched(uuid: str, cluster: Cluster, directory: Path) -> tuple[str, Path]:
     """The image's id by the name of the collection's one file, and that file."""
-    manifest = cluster.api().collections().get(uuid=uuid).execute()["manifest_text"]
-    names = {
-        word.split(":", 2)[2].replace("\\072", ":") for word in manifest.split() if word[0].isdigit() and ":" in word
-    }
-    assert len(names) == 1
-    filename = names.pop()
+    filename, content = the_file(cluster, uuid)
     path = directory / "fetched.tar"  # podman takes what is before a colon for something else
-    path.unlink(missing_ok=True)
-    assert run_tool("arv-get", f"{uuid}/{filename}", str(path)).status == 0
+    path.write_bytes(content)
     return filename.removesuffix(".tar"), path
 
 
@@ -96,14 +90,13 @@ def test_every_archive_runs_where_it_is_loaded(
     cluster: Cluster,
     project: str,
     run: Command,
-    run_tool: Callable[..., Result],
     tmp_path: Path,
     name: str,
     universal: bool,
 ) -> None:
     form = "--universal" if universal else "--no-universal"
     uuid = stored(run("--project-uuid", project, form, "--from-archive", str(ARCHIVES / name), "some/name", "v1"))
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    image_id, path = fetched(uuid, cluster, tmp_path)
     facts = FACTS[name]
     if not universal:
         assert image_id == facts.get("config_digest", image_id)
@@ -191,14 +184,13 @@ def test_a_universal_image_is_what_it_was_when_engines_had_it(
     cluster: Cluster,
     project: str,
     run: Command,
-    run_tool: Callable[..., Result],
     tmp_path: Path,
 ) -> None:
     """A classic engine and podman save only the universal document."""
     archive = ("--from-archive", str(ARCHIVES / "docker29-containerd-solo-byname.tar"))
     uuid = stored(run("--project-uuid", project, "--universal", *archive, "some/name:v1"))
     content = cluster.api().collections().get(uuid=uuid).execute()["portable_data_hash"]
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    image_id, path = fetched(uuid, cluster, tmp_path)
     engine.docker("load", "--input", str(path))
     podman.run("load", "--quiet", "--input", str(path))
     try:
@@ -213,12 +205,10 @@ def test_a_universal_image_is_what_it_was_when_engines_had_it(
         podman.run("rmi", "--force", image_id.removeprefix("sha256:"))
 
 
-def test_a_universal_image_is_universal_already(
-    cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_universal_image_is_universal_already(cluster: Cluster, project: str, run: Command, tmp_path: Path) -> None:
     from_docker = ("--from-archive", str(ARCHIVES / "docker29-containerd-solo-byname.tar"))
     uuid = stored(run("--project-uuid", project, "--universal", *from_docker))
-    _, path = fetched(uuid, cluster, run_tool, tmp_path)
+    _, path = fetched(uuid, cluster, tmp_path)
     # As what is stored, whatever is asked for; and as versions before form 1 made it, of gzip layers.
     assert stored(run("--project-uuid", project, "--no-universal", "--from-archive", str(path))) == uuid
     before = str(ARCHIVES / "universal-solo.tar")
@@ -231,7 +221,6 @@ def test_a_universal_image_that_an_engine_took_apart_is_put_together_again(
     cluster: Cluster,
     project: str,
     run: Command,
-    run_tool: Callable[..., Result],
     tmp_path: Path,
     index: bool,
 ) -> None:
@@ -244,7 +233,7 @@ def test_a_universal_image_that_an_engine_took_apart_is_put_together_again(
             if not member.name.endswith(original) and (index or member.name != "index.json"):
                 new.addfile(member, old.extractfile(member) if member.isreg() else None)
     uuid = stored(run("--project-uuid", project, "--universal", "--from-archive", str(archive)))
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    image_id, path = fetched(uuid, cluster, tmp_path)
     with tarfile.open(path) as tar:
         (named,) = document(tar, "index.json")["manifests"]
         manifest = document(tar, f"blobs/{image_id.replace(':', '/')}")
@@ -281,7 +270,7 @@ def test_the_archives_own_name_and_another(cluster: Cluster, project: str, run: 
 
 
 def test_what_was_kept_of_an_archive_is_not_used_for_another_name(
-    cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], sandbox: Sandbox, tmp_path: Path
+    cluster: Cluster, project: str, run: Command, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     words = ("--project-uuid", project, "--via-arv-put", "--universal", "--from-archive")
     archive = str(ARCHIVES / "docker20-tiny-byname.tar")
@@ -290,7 +279,7 @@ def test_what_was_kept_of_an_archive_is_not_used_for_another_name(
     assert len(cached(tmp_path)) == 1
     sandbox.clear_faults()
     uuid = stored(run(*words, archive, "other/name:1"))
-    _, path = fetched(uuid, cluster, run_tool, tmp_path)
+    _, path = fetched(uuid, cluster, tmp_path)
     with tarfile.open(path) as tar:
         assert document(tar, "manifest.json")[0]["RepoTags"] is None  # no name is in it
     links = cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]
@@ -362,7 +351,7 @@ def several(path: Path, *names: str) -> None:
 
 
 def test_one_of_several_images(
-    other_engine: Engine, cluster: Cluster, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+    other_engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path
 ) -> None:
     both = tmp_path / "both.tar"
     several(both, "docker20-tiny-byname.tar", "docker20-solo-byname.tar")
@@ -371,7 +360,7 @@ def test_one_of_several_images(
     assert "d29/tiny:1, 127.0.0.1:5029/d29/solo:1" in refused.stderr
     assert run("--project-uuid", project, "--from-archive", str(both), "no/such:1").status == 5
     uuid = stored(run("--project-uuid", project, "--from-archive", str(both), "d29/tiny", "1"))
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    image_id, path = fetched(uuid, cluster, tmp_path)
     assert image_id == FACTS["docker20-tiny-byname.tar"]["config_digest"]
     runs_on_docker(other_engine, image_id, path)
 
@@ -429,7 +418,6 @@ def test_podman(
     cluster: Cluster,
     project: str,
     run: Command,
-    run_tool: Callable[..., Result],
     tmp_path: Path,
     universal: bool,
 ) -> None:
@@ -448,7 +436,7 @@ def test_podman(
     assert stored(again) == uuid
     assert "saving" not in again.stderr
     names = {link["name"] for link in cluster.api().links().list(filters=[["head_uuid", "=", uuid]]).execute()["items"]}
-    image_id, path = fetched(uuid, cluster, run_tool, tmp_path)
+    image_id, path = fetched(uuid, cluster, tmp_path)
     assert names == {image_id, "d29/tiny:1", "localhost/d29/tiny:1"}
     config_digest = FACTS["podman4-tiny-byname.tar"]["config_digest"]
     assert (image_id == config_digest) != universal
