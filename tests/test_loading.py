@@ -43,7 +43,7 @@ def document(tar: tarfile.TarFile, name: str) -> Any:
 
 
 def runs_on_docker(engine: Engine, image_id: str, path: Path) -> None:
-    engine.docker("load", "--input", str(path))
+    engine.load(path)
     try:
         assert json.loads(engine.docker("image", "inspect", image_id))[0]["Id"] == image_id
         container = engine.docker("create", "--network", "none", image_id, "/command").strip()
@@ -57,11 +57,10 @@ def runs_on_podman(podman: Podman, image_id: str, path: Path) -> None:
     digits = image_id.removeprefix("sha256:")
     try:
         assert json.loads(podman.run("image", "inspect", digits))[0]["Id"] == digits
-        container = podman.run("create", "--network", "none", digits, "/command").strip()
-        podman.run("rm", container)
+        podman.run("create", "--network", "none", digits, "/command")
     finally:
         with suppress(RuntimeError):
-            podman.run("rmi", "--force", digits)
+            podman.run("rmi", "--force", digits)  # and the container
 
 
 @pytest.fixture(scope="session")

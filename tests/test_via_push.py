@@ -407,7 +407,7 @@ def test_uploads_without_end_keep_nobody_from_storing(
 
 # Stopped at any moment
 
-PARTS = 4
+PARTS = 2
 """Of the kills of each kind, so that several processes can test them."""
 KILLS = 100 // PARTS
 ENGINE_KILLS = 20 // PARTS
