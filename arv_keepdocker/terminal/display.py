@@ -4,7 +4,8 @@ import contextlib
 import enum
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TextIO
 
 from ..terminal import streams
@@ -35,6 +36,52 @@ class Style(enum.Enum):
     """A line from time to time, for logs."""
     BATCH = enum.auto()
     """arv-put's lines for programs."""
+
+
+class _Waits:
+    """What this process waits for. One thread watches it: to start one for each wait, as for every request, would take
+    longer than most of them."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._waits: dict[object, tuple[float, Callable[[], None]]] = {}
+        """When each has lasted too long, and what to call then."""
+        self._watched = False
+
+    @contextlib.contextmanager
+    def watched(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Call `tell`, once, if the block takes too long."""
+        wait = object()
+        with self._changing:
+            self._waits[wait] = time.monotonic() + _PATIENCE, tell
+            if not self._watched:
+                with contextlib.suppress(RuntimeError):  # the system has no more threads
+                    threading.Thread(target=self._watch, daemon=True).start()
+                    self._watched = True
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._waits.pop(wait, None)
+
+    def _watch(self) -> None:
+        while (end := self._tell()) is not None:
+            time.sleep(max(end - time.monotonic(), 0))  # what begins meanwhile ends later
+
+    def _tell(self) -> float | None:
+        """Tell of the waits that last too long. Returns when the next one does; None if there is none."""
+        now = time.monotonic()
+        with self._changing:
+            late = [wait for wait, (end, _) in self._waits.items() if end <= now]
+            told = [self._waits.pop(wait)[1] for wait in late]
+            next_end = min((end for end, _ in self._waits.values()), default=None)
+            self._watched = next_end is not None
+        for tell in told:
+            tell()
+        return next_end
+
+
+_WAITS = _Waits()
 
 
 class Display:
@@ -92,14 +139,8 @@ class Display:
             self._line(words)
             yield
             return
-        timer = threading.Timer(_PATIENCE, self._still, [words])
-        timer.daemon = True
-        with contextlib.suppress(RuntimeError):  # the system has no more threads
-            timer.start()
-        try:
+        with _WAITS.watched(partial(self._still, words)):
             yield
-        finally:
-            timer.cancel()
 
     def _still(self, words: str) -> None:
         now = time.monotonic()
