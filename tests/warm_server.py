@@ -19,6 +19,7 @@ import pkgutil
 import runpy
 import selectors
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_IMPORTED_LATE = ("ctypes", "googleapiclient.discovery_cache", "requests")
+"""What the command or the SDK imports only when it is needed, which is often."""
 _NOT_OF_THE_COMMAND = ("arv_keepdocker.__main__", "arv_keepdocker.sandbox")
 
 
@@ -54,11 +57,13 @@ class ImportedBefore:
         return self.modules[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Import with each one the others, as importing the package does."""
-        if module.__name__ == "arvados.logging":
-            module.log_handler.setStream(sys.stderr)
-        for name in self.modules.keys() - sys.modules.keys():
-            importlib.import_module(name)
+        """With the first one come the others, as the package imports them all."""
+        self.modules["arvados.logging"].log_handler.setStream(sys.stderr)
+        for name, each in self.modules.items():
+            if name not in sys.modules:
+                sys.modules[name] = each
+                package, _, own_name = name.rpartition(".")
+                setattr(sys.modules[package], own_name, each)
 
 
 def _undo_import_of_sdk() -> None:
@@ -193,10 +198,12 @@ def main() -> None:
     end = _End()
     atexit.register(end)
     import_ours()
-    importlib.import_module("requests")
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
     sys.meta_path.insert(0, ImportedBefore())
     if threading.active_count() > 1:
         sys.exit("what was imported has started a thread, so that this process cannot fork")
+    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # with the first one, OpenSSL looks for all that it can do
     gc.freeze()
     words = serve(socket.socket(fileno=int(sys.argv[1])))
     try:
