@@ -83,6 +83,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["arv_keepdocker", "arv_keepdocker.*"]),
+    package_dir={"": "."},  # a checkout is installed as a line in a .pth file, not as code that each Python runs
     package_data={"arv_keepdocker": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=INSTALL,
