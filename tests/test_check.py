@@ -21,7 +21,7 @@ from tests import images, odd
 from tests.conftest import Cluster, Command, stored
 from tests.test_from_arvados import HASH, NAME, archive, collection, content, keep_requests, links_to, new_project
 
-BIG = 5 << 20
+BIG = 4_400_000
 PLAIN = "Docker's containerd image store does not find it; in the universal form, every engine does"
 
 

@@ -25,7 +25,7 @@ from tests.registries import DOCKER_LIST, OCI_INDEX, Exchange, Front, Repository
 from tests.test_mistakes import RETRYING
 from tests.test_registry_auth import HTPASSWD, PASSWORD
 
-BIG = 5_000_000
+BIG = 4_400_000
 """Bytes of a layer that has blocks of its own."""
 
 

@@ -70,12 +70,14 @@ def test_an_image_is_stored_and_a_compute_node_finds_it(
 
 
 def test_the_scheduler_resolves_the_name_to_our_collection(
-    engine: Engine, cluster: Cluster, project: str, run: Command
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command
 ) -> None:
-    image = images.build(engine.host)
-    uuid = stored(run("--project-uuid", project, image.name))
+    uuid = stored(run("--project-uuid", project, small_image.name))
     api = cluster.api()
-    assert image_run_for(api, image.name, project) == api.collections().get(uuid=uuid).execute()["portable_data_hash"]
+    assert (
+        image_run_for(api, small_image.name, project)
+        == api.collections().get(uuid=uuid).execute()["portable_data_hash"]
+    )
 
 
 def test_long_names(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
@@ -96,22 +98,22 @@ def test_long_names(engine: Engine, cluster: Cluster, project: str, run: Command
 
 def test_a_repeat_run_saves_and_writes_nothing(
     engine: Engine,
+    small_image: images.Image,
     sandbox: Sandbox,
     project: str,
     run: Command,
     docker_that: Callable[[str], dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host)
-    uuid = stored(run("--project-uuid", project, image.name))
+    uuid = stored(run("--project-uuid", project, small_image.name))
     sandbox.clear_requests()
     log = tmp_path / "docker.log"
     environment = docker_that(f'echo "$*" >>{log}; real "$@"')
-    assert stored(run("--project-uuid", project, image.name, env=environment)) == uuid
+    assert stored(run("--project-uuid", project, small_image.name, env=environment)) == uuid
     requests = sandbox.requests()
     assert requests
     assert not [request for request in requests if request["method"] in WRITES or request["service"] == "keep"]
-    assert log.read_text() == f"image inspect {image.name}\n"
+    assert log.read_text() == f"image inspect {small_image.name}\n"
 
 
 def test_another_name_of_the_image_is_one_link(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
@@ -223,45 +225,47 @@ def test_to_look_whether_a_name_leads_to_the_image_is_one_request(
     assert by_name - sum(request["service"] != "keep" for request in sandbox.requests()) == 1
 
 
-def test_force_stores_it_again(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
-    image = images.build(engine.host)
-    first = stored(run("--project-uuid", project, image.name))
-    second = stored(run("--project-uuid", project, "--force", image.name))
+def test_force_stores_it_again(
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command
+) -> None:
+    first = stored(run("--project-uuid", project, small_image.name))
+    second = stored(run("--project-uuid", project, "--force", small_image.name))
     assert second != first
     assert [link[:2] for link in links_to(cluster, second)] == [
-        ("docker_image_hash", image.id),
-        ("docker_image_repo+tag", image.name),
+        ("docker_image_hash", small_image.id),
+        ("docker_image_repo+tag", small_image.name),
     ]
     names = {collection["name"] for collection in in_project(cluster, project)}
-    base = f"Docker image {image.name.replace('/', ' ')} {image.id[:12]}"
+    base = f"Docker image {small_image.name.replace('/', ' ')} {small_image.id[:12]}"
     assert names == {base, f"{base} ({second[-15:]})"}
 
 
-def test_a_name_for_the_collection(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
-    image = images.build(engine.host)
-    uuid = stored(run("--project-uuid", project, "--name", "my own name", image.name))
+def test_a_name_for_the_collection(
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command
+) -> None:
+    uuid = stored(run("--project-uuid", project, "--name", "my own name", small_image.name))
     assert cluster.api().collections().get(uuid=uuid).execute()["name"] == "my own name"
 
 
-def test_the_uuid_is_printed_even_when_silent(engine: Engine, project: str, run: Command) -> None:
-    image = images.build(engine.host)
-    result = run("--project-uuid", project, "--silent", image.name)
+def test_the_uuid_is_printed_even_when_silent(
+    engine: Engine, small_image: images.Image, project: str, run: Command
+) -> None:
+    result = run("--project-uuid", project, "--silent", small_image.name)
     stored(result)
     assert result.stderr == ""
 
 
 @pytest.mark.parametrize("written", ["{id}", "{hex}", "sha256:{short}", "{short}"])
 def test_an_image_given_by_its_id_gets_no_name(
-    engine: Engine, cluster: Cluster, project: str, run: Command, written: str
+    engine: Engine, small_image: images.Image, cluster: Cluster, project: str, run: Command, written: str
 ) -> None:
-    image = images.build(engine.host)
-    digits = image.id.removeprefix("sha256:")
-    word = written.format(id=image.id, hex=digits, short=digits[:12])
+    digits = small_image.id.removeprefix("sha256:")
+    word = written.format(id=small_image.id, hex=digits, short=digits[:12])
     uuid = stored(run("--project-uuid", project, word))
     collection = cluster.api().collections().get(uuid=uuid).execute()
-    assert collection["name"] == f"Docker image {image.id[:12]}"
+    assert collection["name"] == f"Docker image {small_image.id[:12]}"
     assert "docker-image-repo-tag" not in collection["properties"]
-    assert [link[:2] for link in links_to(cluster, uuid)] == [("docker_image_hash", image.id)]
+    assert [link[:2] for link in links_to(cluster, uuid)] == [("docker_image_hash", small_image.id)]
 
 
 def test_a_name_that_could_be_an_id_is_a_name(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:

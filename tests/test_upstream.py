@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -154,7 +155,7 @@ def measured_example(catalogue: Catalogue, name: str) -> dict[str, str]:
         body = {"link_class": "settle", "name": name, "owner_uuid": catalogue.project}
         second = api.links().create(body=body).execute()["created_at"][:19]
         while api.links().create(body=body).execute()["created_at"][:19] == second:
-            pass
+            time.sleep(0.1)
 
     add(A=None, B="2020-01-01T00:00:00Z", C="2021-06-01T00:00:00Z", J="2021-06-01T03:00:00+05:00")
     add(K="1960-01-01T00:00:00Z", L="0001-01-01T00:00:00Z", N="2020-06-01T00:00:00Z", P="2022-01-01T00:00:00Z")

@@ -76,5 +76,6 @@ def test_resume(tool: Tool, data: Path, clean: Sandbox) -> None:
     assert len([entry for entry in clean.requests() if entry["method"] == "PUT"]) < 2
 
 
-def test_unknown_project(tool: Tool, data: Path) -> None:
-    tool("arv-put", "--project-uuid", "zzzzz-j7d0g-nosuchproject00", data, status=1)
+def test_unknown_project(tool: Tool, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(b"x")
+    tool("arv-put", "--project-uuid", "zzzzz-j7d0g-nosuchproject00", "data.bin", status=1)
