@@ -191,6 +191,18 @@ def test_a_repeat_run_asks_for_no_permissions(sandbox: Sandbox, engine: Engine, 
     assert not [path for path in asked if "users/current" in path or "api_client_authorizations" in path]
 
 
+@pytest.mark.parametrize("in_home", [True, False])
+def test_who_the_user_is_is_asked_once(
+    sandbox: Sandbox, project: str, run: Command, archive: str, in_home: bool
+) -> None:
+    where = [] if in_home else ["--project-uuid", project]
+    for _ in "first", "repeated":
+        sandbox.clear_requests()
+        stored(run(*where, "--from-archive", archive))
+        asked = [request["path"] for request in sandbox.requests()]
+        assert len([path for path in asked if "users/current" in path]) == 1
+
+
 def test_a_repeat_run_of_an_archive_asks_only_who_the_user_is(
     sandbox: Sandbox, project: str, run: Command, archive: str
 ) -> None:

@@ -89,7 +89,7 @@ class StreamingUploader:
         client = self.catalog.client
 
         def manifests() -> Sequence[StoredManifest]:
-            user = client.current_user()["uuid"]
+            user = self.catalog.projects.user["uuid"]
             found = self.catalog.newest_manifests(names)
             newest = [StoredManifest(text, mine=modified_by == user) for text, modified_by in found]
             return [*self.manifests, *newest]
