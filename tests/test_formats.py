@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import struct
-import subprocess
 import termios
 import unicodedata
 from collections.abc import Iterator
@@ -147,8 +146,9 @@ def on_terminal(run: Command, columns: int, *words: str) -> list[str]:
     shown: list[bytes] = []
     with terminal(shown) as slave:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        done = subprocess.run([*run.argv, *words], cwd=run.directory, env=run.environment, stdout=slave)
-    assert done.returncode == 0
+        process = run.start(*words, stdout=slave)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
     return b"".join(shown).decode().splitlines()
 
 

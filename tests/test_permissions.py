@@ -9,7 +9,7 @@ import pytest
 
 from arv_keepdocker.sandbox import Sandbox
 from tests import images
-from tests.conftest import Cluster, Command, stored
+from tests.conftest import Cluster, Command, Result, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, failed, nothing_recorded, records
 
@@ -86,12 +86,17 @@ def test_what_is_there_needs_nothing_writable(
 def test_what_is_read_once_is_found_all_the_same(sandbox: Sandbox, project: str, run: Command, archive: str) -> None:
     uuid = stored(run("--project-uuid", project, "--from-archive", archive))
     sandbox.freeze(project)
-    shell = Command(["sh", "-c", 'exec "$@" <"$FILE"', "sh", *run.argv], run.directory, run.environment, run.processes)
-    words = ("--project-uuid", project, "--from-archive", "-")
+
+    def run_on_archive(*words: str) -> Result:
+        with open(archive) as file:
+            process = run.start("--project-uuid", project, "--from-archive", "-", *words, stdin=file.fileno())
+        out, err = process.communicate()
+        return Result(process.returncode, out, err)
+
     try:
-        assert stored(shell(*words, env={"FILE": archive})) == uuid
+        assert stored(run_on_archive()) == uuid
         sandbox.clear_requests()
-        failed(shell(*words, "--force", env={"FILE": archive}), 6, "frozen")
+        failed(run_on_archive("--force"), 6, "frozen")
         assert nothing_sent(sandbox)
     finally:
         sandbox.freeze(project, frozen=False)
