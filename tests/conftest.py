@@ -222,7 +222,7 @@ def small_image(engine: Engine) -> images.Image:
 @pytest.fixture(scope="session")
 def large_image(engine: Engine) -> images.Image:
     """The same with a layer of 4.2 MiB, which has blocks of its own, and a small one."""
-    return images.build(engine.host, layers=[{"large": os.urandom(4_400_000)}, {"small": os.urandom(100_000)}])
+    return images.build(engine.host, layers=[{"large": images.noise(4_400_000)}, {"small": images.noise(100_000)}])
 
 
 @pytest.fixture

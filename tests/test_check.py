@@ -46,7 +46,7 @@ def writes(sandbox: Sandbox) -> list[Mapping[str, Any]]:
 @pytest.fixture
 def image(tmp_path: Path) -> images.Image:
     """With a small layer, one that has blocks of its own, and another small one."""
-    layers = [{"a": os.urandom(100)}, {"b": os.urandom(BIG)}, {"c": os.urandom(100)}]
+    layers = [{"a": os.urandom(100)}, {"b": images.noise(BIG)}, {"c": os.urandom(100)}]
     return archive(tmp_path / "image.tar", layers=layers)
 
 

@@ -32,10 +32,12 @@ def checked(run: Command, project: str, lines: list[str], *words: str) -> tuple[
 @pytest.fixture
 def three(project: str, run: Command, tmp_path: Path) -> list[tuple[images.Image, str]]:
     """Images that have a base in common, and their collections."""
-    base = {"base": os.urandom(BIG)}
+    base = {"base": images.noise(BIG)}
     made = []
     for number in range(3):
-        image = archive(tmp_path / f"{number}.tar", layers=[base, {"own": os.urandom(BIG)}, {"small": os.urandom(99)}])
+        image = archive(
+            tmp_path / f"{number}.tar", layers=[base, {"own": images.noise(BIG)}, {"small": os.urandom(99)}]
+        )
         made.append((image, stored(run("--project-uuid", project, "--from-archive", f"{number}.tar"))))
     return made
 
@@ -177,7 +179,7 @@ def test_notes_that_are_not_wanted(
 
 
 def test_many_are_stored_anew(project: str, run: Command, cluster: Cluster, sandbox: Sandbox, tmp_path: Path) -> None:
-    base = {"base": os.urandom(BIG)}
+    base = {"base": images.noise(BIG)}
     made = [archive(tmp_path / f"{number}.tar", layers=[base, {"own": os.urandom(99)}]) for number in range(3)]
     old = [as_1_0(cluster, project, tmp_path / f"{n}.tar", image.id, image.name) for n, image in enumerate(made)]
     words = ("--project-uuid", project, "--from-arvados", "--images-from", "-")

@@ -158,7 +158,7 @@ def test_layers_that_are_there_are_not_sent(project: str, run: Command, sandbox:
     from tests.test_check import BIG
     from tests.test_check_many import as_1_0
 
-    base, path = {"base": os.urandom(BIG)}, run.directory / "next.tar"
+    base, path = {"base": images.noise(BIG)}, run.directory / "next.tar"
     archive(run.directory / "first.tar", layers=[base])
     stored(run("--project-uuid", project, "--from-archive", "first.tar"))
     image = archive(path, layers=[base, {"own": os.urandom(99)}])

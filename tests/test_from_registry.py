@@ -42,7 +42,7 @@ def repository(registry: Registry) -> Repository:
 
 @pytest.fixture
 def layers() -> list[bytes]:
-    return [layer_tar("base", os.urandom(BIG)), layer_tar("tool", os.urandom(1000))]
+    return [layer_tar("base", images.noise(BIG)), layer_tar("tool", os.urandom(1000))]
 
 
 def links(cluster: Cluster, uuid: str) -> list[dict[str, Any]]:
@@ -62,7 +62,7 @@ def test_an_image_is_stored_as_if_an_engine_had_saved_it(
     run: Command, cluster: Cluster, project: str, registry: Registry, engine: Engine
 ) -> None:
     name = f"{registry.host}/{images.unique_name()}"
-    image = images.build(engine.host, name, layers=[{"big": os.urandom(BIG)}, {"small": os.urandom(100)}])
+    image = images.build(engine.host, name, layers=[{"big": images.noise(BIG)}, {"small": os.urandom(100)}])
     engine.docker("push", name)
     words = ("--project-uuid", project, "--no-universal", "--force")
     from_registry = stored(run(*words, "--from-registry", name))
@@ -299,7 +299,7 @@ def test_a_broken_image_leaves_nothing(
 def test_a_connection_that_breaks(
     run: Command, cluster: Cluster, project: str, front: Front, repository: Repository
 ) -> None:
-    layers = [layer_tar("big", os.urandom(3 * BIG))]
+    layers = [layer_tar("big", images.noise(3 * BIG))]
     repository.image(layers, "v1", None)
     cut: set[str] = set()
 
@@ -420,7 +420,7 @@ def test_stopped_while_the_registry_says_nothing(
 def test_killed_and_started_again(
     run: Command, sandbox: Sandbox, cluster: Cluster, project: str, front: Front, repository: Repository
 ) -> None:
-    layers = [layer_tar(str(number), os.urandom(BIG)) for number in range(16)]
+    layers = [layer_tar(str(number), images.noise(BIG)) for number in range(16)]
     repository.image(layers, "v1", None)
     last = sha256(layers[-1])
     words = ("--project-uuid", project, "--from-registry", f"{front.address}/{repository.path}:v1")

@@ -33,7 +33,7 @@ BIG = 4_400_000
 
 
 def layer(size: int = BIG) -> dict[str, bytes]:
-    return {"random": os.urandom(size)}
+    return {"random": images.noise(size)}
 
 
 def lines(result: Result, status: int = 0) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ UUID = r"[0-9a-z]{5}-4zz18-[0-9a-z]{15}"
 
 
 def layers(*mebibytes: float) -> list[images.Layer]:
-    return [{f"random{number}": os.urandom(int(size * MIB))} for number, size in enumerate(mebibytes)]
+    return [{f"random{number}": images.noise(int(size * MIB))} for number, size in enumerate(mebibytes)]
 
 
 @pytest.fixture

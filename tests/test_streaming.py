@@ -41,7 +41,7 @@ def journals(tmp_path: Path) -> list[Path]:
 
 
 def layers(*mebibytes: float) -> list[images.Layer]:
-    return [{f"random{number}": os.urandom(int(size * MIB))} for number, size in enumerate(mebibytes)]
+    return [{f"random{number}": images.noise(int(size * MIB))} for number, size in enumerate(mebibytes)]
 
 
 def saved(engine: Engine, image: images.Image, tmp_path: Path) -> bytes:

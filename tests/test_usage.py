@@ -18,6 +18,7 @@ from tests import images
 from tests.conftest import Cluster, Command, stored
 from tests.engines import Engine
 from tests.test_failures import DockerThat, failed
+from tests.test_listing import Catalogue
 
 STORING = [
     ["--pull"],
@@ -198,12 +199,12 @@ def test_likely_mistakes_get_the_right_hint(engine: Engine, run: Command, word: 
     assert hint in elsewhere.stderr
 
 
-def test_what_is_not_listed_and_what_there_is(engine: Engine, cluster: Cluster, project: str, run: Command) -> None:
+def test_what_is_not_listed_and_what_there_is(cluster: Cluster, project: str, run: Command) -> None:
+    catalogue = Catalogue(cluster.api(), project)
     repository = images.unique_name().partition(":")[0]
     words = ("--project-uuid", project)
     for number in range(12):
-        image = images.build(engine.host, f"{repository}:{number}", created=f"2024-01-{number + 1:02}T00:00:00Z")
-        stored(run(*words, image.name))
+        catalogue.image(f"{repository}:{number}", f"2024-01-{number + 1:02}T00:00:00Z")
     result = run("images", repository, *words)
     failed(result, 3, f"{repository}:latest", project, f"There are {repository}:11, {repository}:10, ", "and 2 more")
     failed(run("images", f"{repository}:12"), 3, f"no image {repository}:12", f"{repository}:11")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from arv_keepdocker.sandbox import Sandbox
+from tests import images
 
 from .conftest import Http, unique
 
@@ -39,7 +40,7 @@ def tool(sandbox: Sandbox, tmp_path: Path) -> Tool:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.bin"
-    path.write_bytes(os.urandom((64 << 20) + 12345))
+    path.write_bytes(images.noise((64 << 20) + 12345))
     return path
 
 
