@@ -272,13 +272,13 @@ def test_blocks_of_zeros_are_sent_once() -> None:
     keep = Keep()
     with sink(keep) as units:
         writer = units.begin()
-        for _ in range(8):
+        for _ in range(4):
             writer.write(bytes(BLOCK_SIZE))
         layer = writer.finish()
         arrangement = arrange(image_of([layer]), universal=False)
         text = text_of(arrangement, units.compose(arrangement, [layer]))
     assert sum(map(block_size, keep.sent)) < 2 * BLOCK_SIZE + MIB
-    assert len(blocks_of_one_file(text)) == 8 + 2
+    assert len(blocks_of_one_file(text)) == 4 + 2
 
 
 def test_small_layers_beyond_what_is_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
