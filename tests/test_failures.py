@@ -205,14 +205,13 @@ def test_a_project_that_does_not_exist_or_is_not_a_project(
 
 
 def test_a_project_that_may_only_be_read(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
+    small_image: images.Image, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, docker_that: DockerThat
 ) -> None:
     spectator = sandbox.users["spectator"]
     share = {"link_class": "permission", "name": "can_read", "tail_uuid": spectator.uuid, "head_uuid": project}
     cluster.api().links().create(body=share).execute()
-    image = images.build(engine.host)
     environment = {"ARVADOS_API_TOKEN": spectator.token, **docker_that('[ "$2" != save ] || exit 99; real "$@"')}
-    failed(run("--project-uuid", project, image.name, env=environment), 6, "may not write", project)
+    failed(run("--project-uuid", project, small_image.name, env=environment), 6, "may not write", project)
 
 
 def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command) -> None:
@@ -223,17 +222,22 @@ def test_a_user_who_is_not_active(engine: Engine, sandbox: Sandbox, run: Command
 
 @pytest.mark.parametrize("formats", [["v1"], []])
 def test_a_cluster_that_does_not_take_the_format(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, formats: list[str]
+    small_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    formats: list[str],
 ) -> None:
-    image = images.build(engine.host)
     before = sandbox.settings()["docker_image_formats"]
     sandbox.settings(docker_image_formats=formats)
     try:
         # The SDK keeps the discovery document for a while.
         fresh = {"HOME": str(Path(run.environment["HOME"]) / "fresh"), "XDG_CACHE_HOME": None}
-        failed(run(*way, "--project-uuid", project, image.name, env=fresh), 5, "v2", "--force-image-format")
+        failed(run(*way, "--project-uuid", project, small_image.name, env=fresh), 5, "v2", "--force-image-format")
         assert nothing_recorded(cluster, project)
-        forced = run(*way, "--project-uuid", project, "--force-image-format", image.name, env=fresh)
+        forced = run(*way, "--project-uuid", project, "--force-image-format", small_image.name, env=fresh)
         stored(forced)
         assert "warning" in forced.stderr
     finally:
@@ -278,14 +282,24 @@ def test_megabytes_of_stderr(run: Command, docker_that: DockerThat) -> None:
 
 
 def test_a_save_that_fails_late(
-    engine: Engine, cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat, tmp_path: Path
+    small_image: images.Image,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    docker_that: DockerThat,
+    tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host)
     late = docker_that('real "$@" || exit; [ "$2" != save ] || { echo "no more room in the engine" >&2; exit 1; }')
-    failed(run(*way, "--project-uuid", project, image.name, env=late), 4, image.id, "no more room in the engine")
+    failed(
+        run(*way, "--project-uuid", project, small_image.name, env=late),
+        4,
+        small_image.id,
+        "no more room in the engine",
+    )
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
-    stored(run(*way, "--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, small_image.name))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
@@ -309,11 +323,16 @@ def test_a_save_that_stops_early_and_says_that_all_is_well(
 
 
 def test_a_save_that_is_killed(
-    engine: Engine, cluster: Cluster, project: str, run: Command, way: Way, docker_that: DockerThat, tmp_path: Path
+    small_image: images.Image,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    docker_that: DockerThat,
+    tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host)
     killed = docker_that('[ "$2" = save ] || exec env PATH="$REAL_PATH" docker "$@"; kill -9 $$')
-    failed(run(*way, "--project-uuid", project, image.name, env=killed), 4, "SIGKILL")
+    failed(run(*way, "--project-uuid", project, small_image.name, env=killed), 4, "SIGKILL")
     assert nothing_recorded(cluster, project)
     assert cached(tmp_path) == []
 
@@ -377,50 +396,50 @@ def test_a_full_disk(
 
 
 def test_a_cache_directory_that_cannot_be_used(
-    engine: Engine, cluster: Cluster, project: str, run: Command, tmp_path: Path
+    small_image: images.Image, cluster: Cluster, project: str, run: Command, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host)
     occupied = tmp_path / "occupied"
     occupied.write_text("")
     bad: dict[str, str | None] = {"XDG_CACHE_HOME": str(occupied)}
-    failed(run("--via-arv-put", "--project-uuid", project, image.name, env=bad), 1, str(occupied), "XDG_CACHE_HOME")
+    failed(
+        run("--via-arv-put", "--project-uuid", project, small_image.name, env=bad), 1, str(occupied), "XDG_CACHE_HOME"
+    )
     assert nothing_recorded(cluster, project)
-    uuid = stored(run("--via-arv-put", "--project-uuid", project, image.name))
+    uuid = stored(run("--via-arv-put", "--project-uuid", project, small_image.name))
     # What is there already is found without a directory.
-    assert stored(run("--via-arv-put", "--project-uuid", project, image.name, env=bad)) == uuid
+    assert stored(run("--via-arv-put", "--project-uuid", project, small_image.name, env=bad)) == uuid
 
 
-def test_a_cache_directory_that_is_not_ours(engine: Engine, project: str, run: Command, tmp_path: Path) -> None:
-    image = images.build(engine.host)
+def test_a_cache_directory_that_is_not_ours(
+    small_image: images.Image, project: str, run: Command, tmp_path: Path
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     parent = tmp_path / "cache" / "arvados"
     parent.mkdir(parents=True)
     (parent / "docker").symlink_to(tmp_path / "elsewhere")
-    failed(run("--via-arv-put", "--project-uuid", project, image.name), 1, "not a directory that belongs to you")
+    failed(run("--via-arv-put", "--project-uuid", project, small_image.name), 1, "not a directory that belongs to you")
     (parent / "docker").unlink()
     (parent / "docker").mkdir(mode=0o777)
-    stored(run("--via-arv-put", "--project-uuid", project, image.name))
+    stored(run("--via-arv-put", "--project-uuid", project, small_image.name))
     assert (parent / "docker").stat().st_mode & 0o777 == 0o700
 
 
-def test_no_home(engine: Engine, project: str, run: Command, way: Way, tmp_path: Path) -> None:
-    image = images.build(engine.host)
+def test_no_home(small_image: images.Image, project: str, run: Command, way: Way, tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path / "nosuch" / "home"), "XDG_CACHE_HOME": None}
-    stored(run(*way, "--project-uuid", project, image.name, env=environment))
+    stored(run(*way, "--project-uuid", project, small_image.name, env=environment))
 
 
 def test_nothing_is_left_in_the_cache_directory(
-    engine: Engine, project: str, run: Command, way: Way, tmp_path: Path
+    small_image: images.Image, project: str, run: Command, way: Way, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host)
-    stored(run(*way, "--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, small_image.name))
     assert cached(tmp_path) == []
-    stored(run(*way, "--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, small_image.name))
     assert cached(tmp_path) == []
 
 
 def test_leftovers_of_dead_runs_are_removed_after_a_week(
-    engine: Engine, project: str, run: Command, tmp_path: Path
+    small_image: images.Image, project: str, run: Command, tmp_path: Path
 ) -> None:
     directory = tmp_path / "cache" / "arvados" / "docker"
     directory.mkdir(parents=True)
@@ -430,8 +449,7 @@ def test_leftovers_of_dead_runs_are_removed_after_a_week(
         (directory / name).write_text("x")
         if not name.startswith(recent):
             os.utime(directory / name, (0, time.time() - 8 * 24 * 3600))
-    image = images.build(engine.host)
-    stored(run("--project-uuid", project, image.name))
+    stored(run("--project-uuid", project, small_image.name))
     assert cached(tmp_path) == ["of-someone-else.tar", f"{recent}.tar", f"{recent}.tar.part"]
 
 
@@ -439,7 +457,7 @@ def test_leftovers_of_dead_runs_are_removed_after_a_week(
 
 
 def test_keep_that_is_down_for_good(
-    engine: Engine,
+    small_image: images.Image,
     sandbox: Sandbox,
     cluster: Cluster,
     project: str,
@@ -447,70 +465,82 @@ def test_keep_that_is_down_for_good(
     docker_that: DockerThat,
     tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    result = run("--via-arv-put", "--project-uuid", project, "--retries=0", image.name)
-    failed(result, 6, image.id, "arv-put failed", "503", str(tmp_path / "cache"))
+    result = run("--via-arv-put", "--project-uuid", project, "--retries=0", small_image.name)
+    failed(result, 6, small_image.id, "arv-put failed", "503", str(tmp_path / "cache"))
     assert nothing_recorded(cluster, project)
-    assert cached(tmp_path) == [f"{image.id}.tar"]
+    assert cached(tmp_path) == [f"{small_image.id}.tar"]
     sandbox.clear_faults()
     # The image is not saved again.
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    again = run("--via-arv-put", "--project-uuid", project, image.name, env=no_save)
+    again = run("--via-arv-put", "--project-uuid", project, small_image.name, env=no_save)
     stored(again)
     assert "earlier run" in again.stderr
     assert cached(tmp_path) == []
 
 
 def test_an_interrupted_upload_of_the_universal_form_goes_on(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
+    small_image: images.Image, sandbox: Sandbox, project: str, run: Command, docker_that: DockerThat, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
     failed(
-        run("--via-arv-put", "--project-uuid", project, "--retries=0", "--universal", image.name), 6, "arv-put failed"
+        run("--via-arv-put", "--project-uuid", project, "--retries=0", "--universal", small_image.name),
+        6,
+        "arv-put failed",
     )
-    assert cached(tmp_path) == [f"{image.id}.universal.tar"]
+    assert cached(tmp_path) == [f"{small_image.id}.universal.tar"]
     sandbox.clear_faults()
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    stored(run("--via-arv-put", "--project-uuid", project, "--universal", image.name, env=no_save))
+    stored(run("--via-arv-put", "--project-uuid", project, "--universal", small_image.name, env=no_save))
     assert cached(tmp_path) == []
 
 
 @pytest.mark.long
-def test_keep_that_is_down_for_a_while(engine: Engine, sandbox: Sandbox, project: str, run: Command, way: Way) -> None:
-    image = images.build(engine.host)
+def test_keep_that_is_down_for_a_while(
+    small_image: images.Image, sandbox: Sandbox, project: str, run: Command, way: Way
+) -> None:
     sandbox.fault("status", service="keep", method="PUT", status=503, times=2)
-    stored(run(*way, "--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, small_image.name))
 
 
 def test_a_saved_image_that_was_damaged_is_saved_again(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, run_tool: Callable[..., Result], tmp_path: Path
+    engine: Engine,
+    small_image: images.Image,
+    sandbox: Sandbox,
+    project: str,
+    run: Command,
+    run_tool: Callable[..., Result],
+    tmp_path: Path,
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("status", service="keep", method="PUT", status=503, times=None)
-    assert run("--via-arv-put", "--project-uuid", project, "--retries=0", image.name).status == 6
+    assert run("--via-arv-put", "--project-uuid", project, "--retries=0", small_image.name).status == 6
     sandbox.clear_faults()
-    path = tmp_path / "cache" / "arvados" / "docker" / f"{image.id}.tar"
+    path = tmp_path / "cache" / "arvados" / "docker" / f"{small_image.id}.tar"
     path.write_bytes(path.read_bytes()[:-3000])
-    again = run("--via-arv-put", "--project-uuid", project, image.name)
+    again = run("--via-arv-put", "--project-uuid", project, small_image.name)
     uuid = stored(again)
     assert "saving the image again" in again.stderr
-    assert run_tool("arv-get", f"{uuid}/{image.id}.tar", str(tmp_path / "got.tar")).status == 0
-    assert (tmp_path / "got.tar").read_bytes() == engine.saved(image.id)
+    assert run_tool("arv-get", f"{uuid}/{small_image.id}.tar", str(tmp_path / "got.tar")).status == 0
+    assert (tmp_path / "got.tar").read_bytes() == engine.saved(small_image.id)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("action", ["status", "drop"])
 def test_a_link_that_is_refused(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way, number: int, action: str
+    small_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    way: Way,
+    number: int,
+    action: str,
 ) -> None:
-    image = images.build(engine.host)
     reason = {"status": 403, "errors": ["not today"]} if action == "status" else {}
     sandbox.fault(action, service="api", method="POST", path="/links", skip=number, times=None, **reason)
     link_class = ["docker_image_hash", "docker_image_repo+tag"][number]
     failed(
-        run(*way, "--project-uuid", project, "--retries=0", image.name),
+        run(*way, "--project-uuid", project, "--retries=0", small_image.name),
         6,
         link_class,
         "not today" if reason else "creating",
@@ -519,15 +549,14 @@ def test_a_link_that_is_refused(
     assert len(collections) == 1
     assert len(links) == number
     sandbox.clear_faults()
-    stored(run(*way, "--project-uuid", project, image.name))
-    assert records(cluster, project) == (collections, [image.name, image.id])
+    stored(run(*way, "--project-uuid", project, small_image.name))
+    assert records(cluster, project) == (collections, [small_image.name, small_image.id])
 
 
 def test_what_was_kept_of_an_image_goes_when_its_links_are_made(
-    engine: Engine, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
+    small_image: images.Image, sandbox: Sandbox, project: str, run: Command, tmp_path: Path
 ) -> None:
-    image = images.build(engine.host)
-    words = ("--via-arv-put", "--universal", "--project-uuid", project, "--retries=0", image.name)
+    words = ("--via-arv-put", "--universal", "--project-uuid", project, "--retries=0", small_image.name)
     sandbox.fault("status", service="api", method="POST", path="/links", body="repo.tag", status=403, times=None)
     failed(run(*words), 6)
     assert len(cached(tmp_path)) == 1
@@ -541,7 +570,7 @@ def test_what_was_kept_of_an_image_goes_when_its_links_are_made(
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_stopped_during_the_save(
-    engine: Engine,
+    small_image: images.Image,
     cluster: Cluster,
     project: str,
     run: Command,
@@ -551,10 +580,9 @@ def test_stopped_during_the_save(
     number: signal.Signals,
     status: int,
 ) -> None:
-    image = images.build(engine.host)
     pid_file = tmp_path / "pid"
     hangs = docker_that(hanging_in("save", pid_file))
-    process = run.anew().start(*way, "--project-uuid", project, image.name, env=hangs)
+    process = run.anew().start(*way, "--project-uuid", project, small_image.name, env=hangs)
     saving = hanging_process(pid_file)
     os.kill(process.pid, number)  # only our process: a terminal would signal docker too
     out, err = process.communicate(timeout=30)
@@ -563,13 +591,13 @@ def test_stopped_during_the_save(
     assert "Traceback" not in err
     wait_until(lambda: not alive(saving))
     assert nothing_recorded(cluster, project)
-    stored(run(*way, "--project-uuid", project, image.name))
+    stored(run(*way, "--project-uuid", project, small_image.name))
     assert cached(tmp_path) == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_stopped_during_the_upload(
-    engine: Engine,
+    small_image: images.Image,
     sandbox: Sandbox,
     cluster: Cluster,
     project: str,
@@ -579,10 +607,9 @@ def test_stopped_during_the_upload(
     number: signal.Signals,
     status: int,
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=20, times=None)
     sandbox.clear_requests()
-    process = run.start("--via-arv-put", "--project-uuid", project, image.name)
+    process = run.start("--via-arv-put", "--project-uuid", project, small_image.name)
     wait_until(lambda: any(fault["struck"] for fault in sandbox.faults()))
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=10)
@@ -590,25 +617,27 @@ def test_stopped_during_the_upload(
     assert out == ""
     assert "Traceback" not in err
     assert nothing_recorded(cluster, project)
-    assert cached(tmp_path) == [f"{image.id}.tar", *([f"{image.id}.lock"] if number == signal.SIGKILL else [])][::-1]
+    assert (
+        cached(tmp_path)
+        == [f"{small_image.id}.tar", *([f"{small_image.id}.lock"] if number == signal.SIGKILL else [])][::-1]
+    )
     sandbox.clear_faults()
     no_save = docker_that('[ "$2" != save ] || exit 99; real "$@"')
-    stored(run("--via-arv-put", "--project-uuid", project, image.name, env=no_save))
+    stored(run("--via-arv-put", "--project-uuid", project, small_image.name, env=no_save))
     assert len(records(cluster, project)[0]) == 1
     assert cached(tmp_path) == []
 
 
 def test_runs_at_the_same_time_wait_for_each_other(
-    engine: Engine, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
+    small_image: images.Image, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
 ) -> None:
-    image = images.build(engine.host)
     sandbox.fault("delay", service="keep", method="PUT", seconds=2, times=1)
-    processes = [run.start(*way, "--project-uuid", project, image.name) for _ in range(3)]
+    processes = [run.start(*way, "--project-uuid", project, small_image.name) for _ in range(3)]
     ends = [process.communicate(timeout=60) for process in processes]
     uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
     assert len(uuids) == 1
     assert sum("waiting for process" in err for _, err in ends) == 2
-    assert sum(f"storing {image.name}" in err for _, err in ends) == 1
+    assert sum(f"storing {small_image.name}" in err for _, err in ends) == 1
     assert len(records(cluster, project)[0]) == 1
 
 
@@ -622,7 +651,7 @@ def test_a_traceback_is_shown_on_request_only(run: Command) -> None:
 
 def test_wrong_usage(run: Command) -> None:
     for words in (["a", "b", "c"], ["--pull", "--no-pull", "a"], ["--nosuch"], ["--retries=x"], ["--", "a", "b", "c"]):
-        result = run.anew()(*words)
+        result = run(*words)
         assert result.status == 2
         assert result.stdout == ""
         assert re.fullmatch(r"arv-keepdocker: error: .+; see arv-keepdocker --help\n", result.stderr)
@@ -665,10 +694,9 @@ def redirected(request: pytest.FixtureRequest, run: Command) -> Callable[..., Re
 
 
 def test_a_result_that_cannot_be_written_is_in_the_error(
-    engine: Engine, project: str, run: Command, redirected: Callable[..., Result]
+    small_image: images.Image, project: str, run: Command, redirected: Callable[..., Result]
 ) -> None:
-    image = images.build(engine.host)
-    words = ("--project-uuid", project, image.name)
+    words = ("--project-uuid", project, small_image.name)
     uuid = stored(run(*words))
     failed(redirected(">/dev/full", *words), 1, uuid, "No space left")
     assert stored(redirected("2>&-", *words)) == uuid
@@ -679,9 +707,9 @@ def test_a_result_that_cannot_be_written_is_in_the_error(
 
 @pytest.mark.parametrize("words", [["--version"], ["--help"], ["--dry-run", "IMAGE"], ["images"], ["images", "-q"]])
 def test_no_result_is_lost_without_a_word(
-    engine: Engine, project: str, run: Command, redirected: Callable[..., Result], words: list[str]
+    small_image: images.Image, project: str, run: Command, redirected: Callable[..., Result], words: list[str]
 ) -> None:
-    name = images.build(engine.host).name
+    name = small_image.name
     stored(run("--project-uuid", project, name))
     words = [name if word == "IMAGE" else word for word in words]
     failed(redirected(">/dev/full", *words), 1, "No space left on device")

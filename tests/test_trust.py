@@ -184,16 +184,21 @@ def test_a_program_that_is_no_engine(measured: Measured, usual_peak: int) -> Non
 
 @pytest.mark.parametrize("kept", ["stdout", "stderr", "both"])
 def test_what_an_engine_leaves_running_is_not_waited_for(
-    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, kept: str, way: tuple[str, ...]
+    small_image: images.Image,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
+    kept: str,
+    way: tuple[str, ...],
 ) -> None:
     """Podman leaves a process that keeps its namespaces, with what it has inherited."""
-    image = images.build(engine.host)
     end = tmp_path / "end"
     os.mkfifo(end)
     closed = {"stdout": "2>&-", "stderr": ">&-", "both": ""}[kept]
     leaves = docker_that(f'eval "cat {closed} <{end} &"; real "$@"')
     try:
-        stored(run(*way, "--project-uuid", project, image.name, env=leaves, timeout=SECONDS))
+        stored(run(*way, "--project-uuid", project, small_image.name, env=leaves, timeout=SECONDS))
     finally:
         os.close(os.open(end, os.O_RDWR))
 
@@ -203,14 +208,19 @@ STRANGE = [5, -1, 1.5, True, "x", "x" * (5 << 20), ["x"] * 1000, {"a": "b"}, Non
 
 @pytest.mark.parametrize("key", ["Size", "Created", "RepoTags", "Os", "Architecture", "Variant", "Descriptor", "Id"])
 def test_what_an_engine_says_is_of_any_type(
-    engine: Engine, project: str, run: Command, docker_that: DockerThat, tmp_path: Path, key: str
+    engine: Engine,
+    small_image: images.Image,
+    project: str,
+    run: Command,
+    docker_that: DockerThat,
+    tmp_path: Path,
+    key: str,
 ) -> None:
-    image = images.build(engine.host)
-    (description,) = json.loads(engine.docker("image", "inspect", image.id))
+    (description,) = json.loads(engine.docker("image", "inspect", small_image.id))
     says = docker_that(f'[ "$2" = inspect ] || exec env PATH="$REAL_PATH" docker "$@"; cat {tmp_path}/says')
     for value in STRANGE:
         (tmp_path / "says").write_text(json.dumps([{**description, key: value}]))
-        result = run("--project-uuid", project, image.name, env=says)
+        result = run("--project-uuid", project, small_image.name, env=says)
         if result.status != 0:
             failed(result, 4)
         assert "This is a bug" not in result.stderr
@@ -234,11 +244,10 @@ def test_an_engine_ended_by_a_signal_without_a_name(run: Command, docker_that: D
     ("hangs", "options"), [("inspect", ()), ("pull", ("--pull",)), ("save", ()), ("save", ("--via-arv-put",))]
 )
 def test_silent_says_what_the_engine_is_asked(
-    engine: Engine, project: str, run: Command, docker_that: DockerThat, hangs: str, options: tuple[str, ...]
+    small_image: images.Image, project: str, run: Command, docker_that: DockerThat, hangs: str, options: tuple[str, ...]
 ) -> None:
-    image = images.build(engine.host)
     hanging = docker_that(f'[ "$2" != {hangs} ] || exec sleep 1000; real "$@"')
-    process = run.start("--silent", *options, "--project-uuid", project, image.name, env=hanging)
+    process = run.start("--silent", *options, "--project-uuid", project, small_image.name, env=hanging)
     assert process.stderr is not None
     assert f"waiting for docker image {hangs}" in process.stderr.readline()
     os.killpg(process.pid, signal.SIGTERM)
@@ -445,13 +454,12 @@ def test_arv_put_and_a_path_that_is_not_utf_8(project: str, run: Command, tmp_pa
 
 @pytest.mark.parametrize("make", [fifo, directory, link_to_a_fifo])
 def test_something_else_in_the_place_of_a_saved_image(
-    engine: Engine, project: str, run: Command, tmp_path: Path, make: Callable[[Path], None]
+    small_image: images.Image, project: str, run: Command, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
-    image = images.build(engine.host)
     kept = tmp_path / "cache" / "arvados" / "docker"
     kept.mkdir(parents=True, mode=0o700)
-    make(kept / f"{image.id}.tar")
-    result = run("--via-arv-put", "--project-uuid", project, image.name, timeout=SECONDS)
+    make(kept / f"{small_image.id}.tar")
+    result = run("--via-arv-put", "--project-uuid", project, small_image.name, timeout=SECONDS)
     if make is directory:
         failed(result, 1, "cache directory")
     else:
