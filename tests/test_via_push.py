@@ -48,8 +48,11 @@ def content(cluster: Cluster, uuid: str) -> str:
 
 
 def quick_layers(*mebibytes: float) -> list[images.Layer]:
-    """Layers that no other image has, which the engine compresses ten times as fast as random ones when it pushes."""
-    return [{f"repeated{number}": os.urandom(16 << 10) * int(size * 64)} for number, size in enumerate(mebibytes)]
+    """Layers like no other: half a mebibyte of each arrives in pieces, the rest the engine compresses fast."""
+    return [
+        {f"random{number}": os.urandom(MIB // 2), f"repeated{number}": os.urandom(16 << 10) * int(size * 64 - 32)}
+        for number, size in enumerate(mebibytes)
+    ]
 
 
 def pushed(result: Result) -> str:
@@ -415,7 +418,7 @@ ENGINE_KILLS = 20 // PARTS
 
 @pytest.fixture
 def victim(engine: Engine, cluster: Cluster, run: Command, project: str, tmp_path: Path) -> Victim:
-    image = images.build(engine.host, layers=[*quick_layers(4.2), *layers(0.1, 4.2)])
+    image = images.build(engine.host, layers=[*quick_layers(4.2, 4.2), *layers(0.1)])
     command = on_machine(run, tmp_path / "machine")
     return Victim(("--no-universal", "--via-push"), image, project, command, stored_digest(engine, image))
 
@@ -544,7 +547,7 @@ def test_an_engine_that_is_killed(
 ) -> None:
     dice = random.Random(part)
     with Immortal() as engine:
-        image = images.build(engine.host, layers=[*quick_layers(4.2), *layers(0.1, 4.2)])
+        image = images.build(engine.host, layers=[*quick_layers(4.2, 4.2), *layers(0.1)])
         digest = stored_digest(engine, image)
         before = engine.names()
         words = ("--project-uuid", project, "--no-universal", "--via-push", image.name)
