@@ -7,7 +7,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Any
 
 from aiohttp import web
@@ -130,15 +129,11 @@ _FAULT_ANSWERS: dict[str, Callable[[Fault, Call], Answer]] = {
 class Api:
     """The handler of the API listener."""
 
-    def __init__(
-        self, cluster: Cluster, faults: Faults, request_log: RequestLog, database_thread: Executor, blocks: BlockStore
-    ) -> None:
+    def __init__(self, cluster: Cluster, faults: Faults, request_log: RequestLog, blocks: BlockStore) -> None:
         self._cluster = cluster
         self._faults = faults
         self._request_log = request_log
         self._control = Control(cluster, faults, request_log, blocks)
-        # All work with the database is done in this one thread, so each request has it for itself.
-        self._database_thread = database_thread
         self._described_with: Settings | None = None
         self._description = b""
 
@@ -154,7 +149,7 @@ class Api:
         except ApiError as error:
             return await self._refuse(request, entry, _json({"errors": [error.reason]}, error.status))
         if asked.path.startswith(_CONTROL):
-            return await send(request, await self._in_thread(asked, self._control.answer))
+            return await send(request, self._in_transaction(asked, self._control.answer))
         entry.method, entry.path, entry.query = asked.method, asked.path, asked.effective_query
         self._request_log.add(entry)
         try:
@@ -180,18 +175,15 @@ class Api:
         if fault and fault.action in _FAULT_ANSWERS:
             answer = _FAULT_ANSWERS[fault.action](fault, asked)
         else:
-            answer = await self._in_thread(asked, self._answer)
+            answer = self._in_transaction(asked, self._answer)
         answer.headers = {**answer.headers, "X-Request-Id": asked.request_id}
         entry.status, entry.response_size, entry.rows = answer.status, len(answer.body), answer.rows
         if fault and fault.action == "drop-after":
             entry.status = 0
         return await send(request, answer, fault)
 
-    async def _in_thread(self, asked: Call, function: Callable[[Call], Answer]) -> Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._database_thread, self._in_transaction, asked, function)
-
     def _in_transaction(self, asked: Call, function: Callable[[Call], Answer]) -> Answer:
+        """Each request has the database for itself: most take less time than to hand them to another thread."""
         try:
             with self._cluster.database.transaction():
                 asked.caller_or_none = authenticate(self._cluster.database, asked.token)

@@ -1,4 +1,4 @@
-"""The SQLite database: one connection, used by one thread, one transaction for each request."""
+"""The SQLite database: one connection, and one transaction for each request."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Database:
     """The objects of the cluster and a few facts about the cluster itself."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         self._connection.create_function("json_contains", 2, _json_contains, deterministic=True)
         self._connection.create_function("unicode_lower", 1, lambda s: s and s.lower(), deterministic=True)

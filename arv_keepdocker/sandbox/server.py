@@ -92,14 +92,11 @@ async def _listen(stack: AsyncExitStack, handler: _Handler, sock: socket.socket,
     await web.SockSite(runner, sock, ssl_context=tls, backlog=512).start()
 
 
-async def _sweep(cluster: Cluster, database_thread: ThreadPoolExecutor) -> None:
-    def once() -> None:
-        with cluster.database.transaction():
-            trash.sweep(cluster)
-
+async def _sweep(cluster: Cluster) -> None:
     while True:
         await asyncio.sleep(_SWEEP_INTERVAL)
-        await asyncio.get_running_loop().run_in_executor(database_thread, once)
+        with cluster.database.transaction():
+            trash.sweep(cluster)
 
 
 def _until_told(options: Options) -> asyncio.Event:
@@ -160,20 +157,19 @@ async def serve(options: Options) -> None:
         cluster = Cluster.open(options.directory)
         stack.callback(cluster.close)
         cluster.api_port, *cluster.keep_ports = (listener.getsockname()[1] for listener in listeners)
-        database_thread = stack.enter_context(ThreadPoolExecutor(1, "database"))
         keep_threads = stack.enter_context(ThreadPoolExecutor(4, "keep"))
         announcement = _prepare(cluster, options)
 
         faults, request_log = Faults(), RequestLog()
         blocks = BlockStore(options.directory / "keep", options.discard_blocks)
-        api = Api(cluster, faults, request_log, database_thread, blocks)
+        api = Api(cluster, faults, request_log, blocks)
         # One service alone keeps two copies; of several, each keeps one.
         replicas = 2 if options.keep_services == 1 else 1
         await _listen(stack, api.handle, listeners[0], tls_context(options.directory / "certificate.pem"))
         for number, listener in enumerate(listeners[1:]):
             service = KeepService(cluster, blocks, faults, request_log, keep_threads, number, replicas)
             await _listen(stack, service.handle, listener, None)
-        sweeping = asyncio.create_task(_sweep(cluster, database_thread))
+        sweeping = asyncio.create_task(_sweep(cluster))
         stack.callback(sweeping.cancel)
         # Modules stay, and requests leave little garbage: to look for it takes a twentieth of all time.
         gc.freeze()
