@@ -24,7 +24,8 @@ import sys
 import threading
 import time
 from functools import partial
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
@@ -36,19 +37,22 @@ _NOT_OF_THE_COMMAND = ("arv_keepdocker.__main__", "arv_keepdocker.sandbox")
 class ImportedBefore:
     """Finds modules of the SDK that were imported before the fork, when the process imports them.
 
-    Those that read the settings or the command line meanwhile are not among these: the package itself, which imports
-    the others, and its commands.
+    Those that read the settings or the command line meanwhile are made anew: the package itself, which imports the
+    others, and its commands, whose code is only read before.
     """
 
     def __init__(self) -> None:
         os.environ["HOME"] = os.devnull
         importlib.import_module("arvados")
         self.modules = {name: sys.modules[name] for name in _sdk() if name != "arvados"}
-        for command in ("put", "keepdocker"):  # for what they import beside the SDK
+        for command in ("put", "keepdocker"):
             importlib.import_module(f"arvados.commands.{command}")
+        self._commands = {name: _Read(name) for name in _sdk() if name.startswith("arvados.commands.")}
         _undo_import_of_sdk()
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        if name in self._commands:
+            return spec_from_loader(name, self._commands[name])
         if name not in self.modules:
             return None
         return ModuleSpec(name, self, is_package=hasattr(self.modules[name], "__path__"))  # type: ignore[arg-type]
@@ -64,6 +68,17 @@ class ImportedBefore:
                 sys.modules[name] = each
                 package, _, own_name = name.rpartition(".")
                 setattr(sys.modules[package], own_name, each)
+
+
+class _Read(SourceFileLoader):
+    """Loads a module from code that has been read."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, str(sys.modules[name].__file__))
+        self._code = super().get_code(name)
+
+    def get_code(self, fullname: str) -> Any:
+        return self._code
 
 
 def _undo_import_of_sdk() -> None:
