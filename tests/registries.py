@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import io
@@ -44,6 +45,7 @@ def layer_tar(name: str, content: bytes) -> bytes:
     return buffer.getvalue()
 
 
+@functools.lru_cache(4)
 def packed(data: bytes) -> bytes:
     """As a gzip file; what cannot be packed takes Python's own seven times as long."""
     return isal_zlib.compress(data, wbits=31)
@@ -89,8 +91,9 @@ class Repository:
         """Put a blob there; its descriptor."""
         begun = self._session.post(f"{self.url}/blobs/uploads/")
         begun.raise_for_status()
-        self._session.put(begun.headers["Location"], params={"digest": sha256(data)}, data=data).raise_for_status()
-        return {"mediaType": media_type, "digest": sha256(data), "size": len(data)}
+        digest = sha256(data)
+        self._session.put(begun.headers["Location"], params={"digest": digest}, data=data).raise_for_status()
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def manifest(self, content: Mapping[str, Any] | bytes, media_type: str, reference: str = "") -> dict[str, Any]:
         """Put a manifest or an index there; its descriptor."""

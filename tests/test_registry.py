@@ -135,8 +135,9 @@ def front(registry: Registry) -> Iterator[Front]:
         yield front
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def layers() -> list[bytes]:
+    """Always the same: each test has a repository and a sink of its own."""
     return [layer_tar("base", os.urandom(3_000_000)), layer_tar("tool", os.urandom(1000) * 100)]
 
 
