@@ -115,8 +115,8 @@ def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
 
     if not isinstance(api, arvados.api.ThreadSafeAPIClient):
         return [Connection(Resources(api))]
-    # Its way is another client for every thread, which costs as much as several requests. Its own connection is none
-    # of these, for after an error its owner may use it while other threads are still at work.
+    # A client for every thread may be one that our caller has made, and so cost as much as several requests. Its own
+    # connection is none of these, for after an error its owner may use it while other threads are still at work.
     client = api.localapi()
     if not hasattr(client._http, "orig_http_request"):
         return [Connection(Resources(api))]
