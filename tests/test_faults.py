@@ -47,6 +47,7 @@ REQUESTS = {
     "project": ("GET", "/groups/"),
     "links": ("GET", r"/links\?"),
     "collections": ("GET", r"/collections\?"),
+    "keep services": ("GET", "/keep_services"),
     "new collection": ("POST", "/collections"),
     "new link": ("POST", "/links"),
 }

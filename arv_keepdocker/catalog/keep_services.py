@@ -20,3 +20,5 @@ def find_keep_services(client: ArvadosClient, keep_client: Any, again: bool = Fa
             keep_client.build_services_list(force_rebuild=again)
         except NoKeepServersError as error:
             raise ArvadosError("Arvados names no Keep service that you can use") from error
+        except (TypeError, LookupError, AttributeError) as error:  # what the SDK makes of an answer that is no list
+            raise ValueError("it is not a list of Keep services") from error
