@@ -1,4 +1,4 @@
-"""Signals that wait until nothing would ignore them."""
+"""Signals that wait until nothing would ignore them, and long waits that end otherwise than they began."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import io
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,60 @@ def test_an_interruption_comes_before_what_else_is_wrong() -> None:
     with pytest.raises(KeyError) as raised:
         fail()
     assert isinstance(raised.value.__context__, ValueError)
+
+
+# A library's caller forks while its process waits, or has waited a moment ago.
+FORKED = """
+import io, os, select, signal, sys
+from arv_keepdocker.terminal import display
+
+display._PATIENCE = 0.1
+begin, end = os.pipe()
+with display.Display(io.StringIO()).waiting("the parent"):
+    child = os.fork()
+    if not child:
+        with os.fdopen(end, "w") as stream, display.Display(stream).waiting("the child"):
+            signal.pause()
+    if select.select([begin], [], [], 20)[0]:
+        print(os.read(begin, 1000).decode())
+    os.kill(child, signal.SIGKILL)
+"""
+
+# The signal comes while the thread is started that watches the first wait.
+INTERRUPTED = """
+import sys, threading
+from arv_keepdocker.terminal import display
+
+display._PATIENCE = 0.1
+start = threading.Thread.start
+
+def interrupted(thread):
+    threading.Thread.start = start
+    raise KeyboardInterrupt
+
+threading.Thread.start = interrupted
+told = threading.Event()
+
+class Stream:
+    def flush(self):
+        pass
+    def write(self, text):
+        print(text)
+        if "the second" in text:
+            told.set()
+
+try:
+    with display.Display(Stream()).waiting("the first"):
+        pass
+except KeyboardInterrupt:
+    with display.Display(Stream()).waiting("the second"):
+        told.wait(20)
+"""
+
+
+@pytest.mark.parametrize(("script", "told"), [(FORKED, "the child"), (INTERRUPTED, "the second")])
+def test_only_what_is_waited_for_is_told(script: str, told: str) -> None:
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=60)
+    assert run.stderr == ""
+    assert run.stdout.split("\n", 1)[0] == f"arv-keepdocker: waiting for {told}"
+    assert run.stdout.count("waiting") == 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -48,17 +49,22 @@ class _Waits:
         """When each has lasted too long, and what to call then."""
         self._watched = False
 
+    def forget(self) -> None:
+        """Begin anew in a forked process: it has none of its parent's threads, neither those that wait nor the one that
+        watches them."""
+        self._changing, self._waits, self._watched = threading.Lock(), {}, False
+
     @contextlib.contextmanager
     def watched(self, tell: Callable[[], None]) -> Iterator[None]:
         """Call `tell`, once, if the block takes too long."""
         wait = object()
-        with self._changing:
-            self._waits[wait] = time.monotonic() + _PATIENCE, tell
-            if not self._watched:
-                with contextlib.suppress(RuntimeError):  # the system has no more threads
-                    threading.Thread(target=self._watch, daemon=True).start()
-                    self._watched = True
-        try:
+        try:  # a signal may interrupt the first lines, too
+            with self._changing:
+                self._waits[wait] = time.monotonic() + _PATIENCE, tell
+                if not self._watched:
+                    with contextlib.suppress(RuntimeError):  # the system has no more threads
+                        threading.Thread(target=self._watch, daemon=True).start()
+                        self._watched = True
             yield
         finally:
             with self._changing:
@@ -82,6 +88,7 @@ class _Waits:
 
 
 _WAITS = _Waits()
+os.register_at_fork(after_in_child=_WAITS.forget)
 
 
 class Display:
