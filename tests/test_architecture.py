@@ -115,7 +115,7 @@ def test_the_sdk_is_imported_late(module: str) -> None:
     ("what", "who"),
     [
         ("argparse", {"cli", "store"}),
-        ("sys", {"cli"}),
+        ("sys", {"cli", "terminal"}),
         ("requests", {"sources"}),
         ("subprocess", {"sources"}),
         ("tarfile", {"images"}),

@@ -12,13 +12,13 @@ import sys
 import pytest
 
 import arv_keepdocker
-from arv_keepdocker.terminal.interrupts import interrupt, postponed
+from arv_keepdocker.terminal.interrupts import Interrupted, by_signals, postponed
 
 
 def test_the_process_is_the_callers_again() -> None:
     def state() -> tuple[object, ...]:
         numbers = (signal.SIGINT, signal.SIGTERM)
-        return resource.getrlimit(resource.RLIMIT_CORE), *map(signal.getsignal, numbers)
+        return resource.getrlimit(resource.RLIMIT_CORE), sys.unraisablehook, *map(signal.getsignal, numbers)
 
     before = state()
     with pytest.raises(SystemExit) as ended, contextlib.redirect_stdout(io.StringIO()):
@@ -28,8 +28,9 @@ def test_the_process_is_the_callers_again() -> None:
 
 
 def test_an_interruption_is_raised_at_once() -> None:
-    with pytest.raises(KeyError):
-        interrupt(KeyError())
+    with by_signals(), pytest.raises(Interrupted) as raised:
+        signal.raise_signal(signal.SIGTERM)
+    assert raised.value.code == 128 + signal.SIGTERM
 
 
 def test_an_interruption_waits_for_the_end_of_the_block() -> None:
@@ -38,13 +39,14 @@ def test_an_interruption_waits_for_the_end_of_the_block() -> None:
     def work() -> None:
         with postponed():
             with postponed():
-                interrupt(KeyError("first"))
-                interrupt(KeyError("second"))
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
                 done.append("inner")
             done.append("outer")
 
-    with pytest.raises(KeyError, match="second"):
+    with by_signals(), pytest.raises(Interrupted) as raised:
         work()
+    assert raised.value.signal == signal.SIGTERM
     assert done == ["inner", "outer"]
     with postponed():
         pass  # it is raised once
@@ -53,10 +55,10 @@ def test_an_interruption_waits_for_the_end_of_the_block() -> None:
 def test_an_interruption_comes_before_what_else_is_wrong() -> None:
     def fail() -> None:
         with postponed():
-            interrupt(KeyError())
+            signal.raise_signal(signal.SIGINT)
             raise ValueError
 
-    with pytest.raises(KeyError) as raised:
+    with by_signals(), pytest.raises(Interrupted) as raised:
         fail()
     assert isinstance(raised.value.__context__, ValueError)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -158,6 +158,47 @@ def test_stopped_where_docker_is_started(
     assert nothing_recorded(cluster, project)
 
 
+# Python ignores what is raised in a destructor, and in the function that it tells what it has ignored.
+SIGNALLED_WHERE_IGNORED = """
+import signal, sys, threading
+from arv_keepdocker.cli import main
+
+number, times = map(int, sys.argv[1:3])
+
+def signalled():
+    global times
+    times -= 1
+    signal.raise_signal(number)
+
+class Signals:
+    def __del__(self):
+        signalled()
+
+class Thread(threading.Thread):
+    def start(self):
+        if times:
+            signalled()
+        super().start()
+
+class Finder:
+    def find_spec(name, *_):
+        if name == "arvados":
+            threading.Thread = Thread
+            Signals()
+
+sys.meta_path.insert(0, Finder)
+main.main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 3])
+def test_stopped_where_python_ignores_it(sandbox: Sandbox, run: Command, number: signal.Signals, times: int) -> None:
+    sandbox.fault("delay", service="api", path="/links", seconds=60, times=None)
+    python = Command([sys.executable, "-c", SIGNALLED_WHERE_IGNORED], run.directory, run.environment, run.processes)
+    check_stopped(python.start(str(int(number)), str(times), "images"), number)
+
+
 SIGNALLED_AT_EXIT = """
 import atexit, signal, sys
 from arv_keepdocker.__main__ import main
@@ -183,12 +224,10 @@ def test_stopped_when_all_is_said(run: Command, number: signal.Signals, words: l
 
 
 def hears(pid: int) -> bool:
-    """Whether the run has begun to talk to Arvados, or has ended. While it imports, Python loses signals."""
-    if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
-        return True
-    with suppress(FileNotFoundError):
-        return any(os.readlink(path).startswith("socket:") for path in Path(f"/proc/{pid}/fd").iterdir())
-    return False
+    """Whether the run has handlers of its own for signals, or has ended. Before that Python would have the word."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = re.search(r"SigCgt:\s*(\w+)", status)
+    return "State:\tZ" in status or (caught is not None and bool(int(caught[1], 16) & 1 << signal.SIGTERM - 1))
 
 
 @dataclass

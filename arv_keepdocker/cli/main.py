@@ -5,11 +5,9 @@ import contextlib
 import io
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from .. import __version__
@@ -19,6 +17,7 @@ from ..errors import EngineError, ImageNotFoundError, KeepdockerError, UsageErro
 from ..keep.cache import distrusted
 from ..terminal import interrupts, streams
 from ..terminal.display import PROGRAM, Display, Style
+from ..terminal.interrupts import Interrupted
 from . import usage
 from .images_from import store_images
 from .listing import list_images
@@ -46,7 +45,7 @@ def main(
             with contextlib.ExitStack() as stack:  # a listing is requested while it is printed
                 result = _run(sys.argv[1:] if arguments is None else arguments, display, stdout, api, stack)
                 print_result(result, stdout, display)
-        except (Exception, _Interrupted) as error:
+        except (Exception, Interrupted) as error:
             _end(error, display)
     sys.exit(result.status)
 
@@ -57,12 +56,10 @@ def _whole_process() -> Iterator[None]:
     # A core file would contain the token: in our memory, and in the environment of docker, which inherits the limit.
     core_limits = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, core_limits[1]))
-    handlers = {number: signal.signal(number, _interrupted) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with interrupts.by_signals():
+            yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, core_limits)
         streams.empty(sys.stdout)
         streams.empty(sys.stderr)
@@ -86,24 +83,11 @@ def _end(error: BaseException, display: Display) -> NoReturn:
     sys.exit(1)
 
 
-class _Interrupted(SystemExit):
-    """Raised for a signal. It is a SystemExit because arv-put would save half a file after a KeyboardInterrupt."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.signal = signal.Signals(number)
-        self.hint: str | None = None
-
-
-def _interruption(error: BaseException | None) -> _Interrupted | None:
+def _interruption(error: BaseException | None) -> Interrupted | None:
     """The interruption that led to the error, if any: a cleanup after it, as of the SDK's cache, may have failed."""
-    while error is not None and not isinstance(error, _Interrupted):
+    while error is not None and not isinstance(error, Interrupted):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    interrupts.interrupt(_Interrupted(number))
 
 
 def _run(
