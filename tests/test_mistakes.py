@@ -86,6 +86,9 @@ def test_a_host_that_is_not_known(run: Command) -> None:
     [
         *(("\n", place) for place in ("begin", "middle", "end")),
         *zip("\r\t \x0b\x1f\x7f\xa0é€\u2028", itertools.cycle(["middle", "end", "begin"]), strict=False),
+        ("\\n", "middle"),
+        ("\\x", "middle"),
+        ("\\", "end"),
     ],
 )
 def test_a_token_that_no_header_takes(sandbox: Sandbox, run: Command, bad: str, place: str) -> None:

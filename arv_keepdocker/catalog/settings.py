@@ -15,6 +15,7 @@ _BAD_IN_TOKEN = (
     (r"\s", "white space"),
     (r"[\x00-\x1f\x7f]", "a control character"),
     (r"[^!-~]", "a character that is not ASCII"),
+    (r"\\", "a backslash"),  # httplib2 takes it for an escape, and sends something else or nothing
 )
 _DIRECTORIES = ("CONFIGURATION_DIRECTORY", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS")
 """The variables by which the SDK finds settings.conf (arvados._internal.basedirs)."""
