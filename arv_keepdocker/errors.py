@@ -1,5 +1,7 @@
 """What can go wrong, each kind with the exit status that scripts may branch on."""
 
+import os
+
 _LONGEST = 200
 
 
@@ -75,6 +77,12 @@ class ArvadosError(KeepdockerError):
 
 class CacheError(KeepdockerError):
     """The cache directory cannot be used: not writable, not ours, or full."""
+
+
+def missing_certificates() -> str:
+    """The beginning of a hint, if SSL_CERT_FILE is the name of no file: neither OpenSSL nor the SDK complains."""
+    name = os.environ.get("SSL_CERT_FILE")
+    return f"SSL_CERT_FILE names {name}, which does not exist. " if name and not os.path.exists(name) else ""
 
 
 def quoted(text: str) -> str:

@@ -152,7 +152,16 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("missing", ["ARVADOS_API_HOST", "ARVADOS_API_TOKEN"])
 def test_no_credentials(engine: Engine, run: Command, missing: str) -> None:
-    failed(run("debian", env={missing: None}), 6, f"{missing} not set", "settings.conf")
+    failed(run("debian", env={missing: None}), 6, f"{missing} not set", "Set it in", "settings.conf")
+
+
+def test_a_line_of_settings_with_spaces(sandbox: Sandbox, run: Command, tmp_path: Path) -> None:
+    settings = tmp_path / "settings" / "arvados" / "settings.conf"
+    settings.parent.mkdir(parents=True)
+    environment = {"XDG_CONFIG_HOME": str(tmp_path / "settings"), "ARVADOS_API_HOST": None}
+    for line in ("ARVADOS_API_HOST = {}", "export ARVADOS_API_HOST={}"):
+        settings.write_text(line.format(run.environment["ARVADOS_API_HOST"]))
+        failed(run("images", env=environment), 6, f"not set; {settings} has a line for it, which must be NAME=VALUE")
 
 
 def test_a_wrong_token(engine: Engine, sandbox: Sandbox, run: Command) -> None:
@@ -249,7 +258,7 @@ def test_a_cluster_that_does_not_take_the_format(
 
 def test_an_image_that_is_nowhere(engine: Engine, run: Command) -> None:
     name = images.unique_name()
-    failed(run(name), 3, name, "docker has no image", "--pull")
+    failed(run(name), 3, f"docker has no image {name}, and neither does Arvados, as far as you can see", "--pull")
 
 
 def test_no_engine(engine: Engine, run: Command, tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_filters(several: Catalogue, run: Command, filters: list[str], left: lis
         (["--filter", "dangling=1", "--filter", "dangling=0"], "dangling"),
         (["--format", "nosuch"], "jsonl"),
         (["--sort", "nosuch"], "size"),
-        (["--limit", "0"], "'0'"),
+        (["--limit", "0"], "--limit: it must be 1 or more, not '0'"),
         (["--limit", "x"], "'x'"),
         (["--quiet", "--format", "json"], "not allowed with"),
     ],

@@ -46,14 +46,14 @@ def there(image: images.Image, project: str, run: Command) -> str:
         (("--from-arvados", "a:1", "--pull"), "--pull is for images of an engine, --from-arvados for those of Arvados"),
         (("--from-arvados", "a:1", "--engine", "podman"), "--engine is for images of an engine"),
         (("--from-arvados", "a:1", "--via-push"), "--via-push is for images of an engine"),
-        (("--from-arvados", "a:1", "--via-arv-put"), "--from-arvados is not for --via-arv-put"),
-        (("--from-arvados", "a:1", "--from-registry", "x"), "--from-registry is for the image of a registry"),
-        (("--from-arvados", "a:1", "--from-archive", "x"), "--from-archive is for the image of a file"),
+        (("--from-arvados", "a:1", "--via-arv-put"), "--from-arvados cannot be used with --via-arv-put"),
+        (("--from-arvados", "a:1", "--from-registry", "x"), "--from-registry cannot be used with --from-arvados"),
+        (("--from-arvados", "a:1", "--from-archive", "x"), "--from-archive cannot be used with --from-arvados"),
         (("--from-arvados", "a:1", "--insecure-registry"), "--insecure-registry is for --from-registry"),
         (("--from-arvados", "a:1", "--images-from", "x"), "a:1 is one too many"),
         (("--from-arvados", "a:1", "--filter", "dangling=true"), "is for listing images"),
         (("images", "--from-arvados", "a:1"), "is for storing an image"),
-        (("--from-arvados", "a:1", "--dry-run", "--portable-data-hash"), "is not for --dry-run"),
+        (("--from-arvados", "a:1", "--dry-run", "--portable-data-hash"), "cannot be used with --dry-run"),
     ],
 )
 def test_what_cannot_be_meant(sandbox: Sandbox, run: Command, words: tuple[str, ...], said: str) -> None:

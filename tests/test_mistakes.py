@@ -140,6 +140,11 @@ def test_a_certificate_that_is_not_trusted(run: Command) -> None:
     failed(result, 6, "not trusted: self-signed certificate", "SSL_CERT_FILE", "ARVADOS_API_HOST_INSECURE")
 
 
+def test_a_file_of_certificates_that_is_not_there(run: Command) -> None:
+    result = run("images", env={"ARVADOS_API_HOST_INSECURE": None, "SSL_CERT_FILE": "/nosuch.pem"})
+    failed(result, 6, "not trusted", "SSL_CERT_FILE names /nosuch.pem, which does not exist.")
+
+
 def test_what_the_hint_says_helps(sandbox: Sandbox, run: Command) -> None:
     trusting = {"ARVADOS_API_HOST_INSECURE": None, "SSL_CERT_FILE": str(sandbox.certificate)}
     assert run("images", env=trusting).status == 0

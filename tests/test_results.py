@@ -131,8 +131,8 @@ def test_an_archives_names_and_a_registrys_bytes(
     [
         (("--format", "table", "x"), "--format table is for listing"),
         (("--format", "jsonl", "x"), "--format jsonl is for listing"),
-        (("--format", "json", "--portable-data-hash", "x"), "--portable-data-hash is not for --format json"),
-        (("--dry-run", "--portable-data-hash", "x"), "--portable-data-hash is not for --dry-run"),
+        (("--format", "json", "--portable-data-hash", "x"), "--portable-data-hash cannot be used with --format json"),
+        (("--dry-run", "--portable-data-hash", "x"), "--portable-data-hash cannot be used with --dry-run"),
         (("--portable-data-hash",), "there is no IMAGE"),
         (("images", "--portable-data-hash"), "--portable-data-hash is for storing an image"),
     ],

@@ -282,14 +282,14 @@ def test_keepdocker_says_that_the_other_name_is_another_programs(run: Command, t
     ours = "from arv_keepdocker.__main__ import main\nmain()\n"
     theirs = "from arvados.commands.keepdocker import main\nmain()\n"
 
-    def result(name: str, beside: str | None, *words: str) -> str:
+    def result(name: str, beside: str | None, *words: str, status: int = 0) -> str:
         (scripts / "keepdocker").write_text(ours)
         (scripts / "arv-keepdocker").unlink(missing_ok=True)
         if beside is not None:
             (scripts / "arv-keepdocker").write_text(beside)
         argv = [sys.executable, str(scripts / name), *words]
         done = subprocess.run(argv, env=run.environment, capture_output=True, text=True, cwd=Path.cwd())
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == status, done.stderr
         return done.stderr
 
     for words in (["images", "-q"], ["--version"]):
@@ -298,3 +298,4 @@ def test_keepdocker_says_that_the_other_name_is_another_programs(run: Command, t
         assert result("keepdocker", None, *words) == ""
         assert result("arv-keepdocker", ours, *words) == ""
     assert result("keepdocker", theirs, "images", "-q", "--silent") == ""
+    assert "; see keepdocker --help" in result("keepdocker", theirs, "--nosuch", status=2)

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import ArvadosError
+from ..errors import ArvadosError, missing_certificates
 
 _PASSING = {408, 409, 423, 429}
 """HTTP statuses below 500 after which a retry may succeed."""
@@ -102,7 +102,9 @@ def _tls_error(what: str, error: ssl.SSLError) -> ArvadosError:
         # The SDK has put it into words of its own, and makes a new exception that has nothing but them.
         match = re.search(r"certificate verify failed: (.+?) \(_ssl", text)
         reason = match[1] if match is not None else text.partition("\n")[0]
-        return ArvadosError(f"{what}: the server's certificate is not trusted: {reason}", TRUST_HINT)
+        return ArvadosError(
+            f"{what}: the server's certificate is not trusted: {reason}", missing_certificates() + TRUST_HINT
+        )
     broken_off = isinstance(error, _TLS_BREAKS_OFF) or "EOF" in text or "timed out" in text
     if broken_off:
         return ArvadosError(f"{what}: {text}", retry_reason="the connection to Arvados broke off")
@@ -153,7 +155,7 @@ class KeepProblem:
     def hint(self) -> str | None:
         if self.status == 401:
             return _TOKEN_HINT
-        return TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
+        return missing_certificates() + TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
 
 
 def keep_error(message: str, problems: Iterable[KeepProblem], found: bool) -> ArvadosError:

@@ -54,7 +54,7 @@ class ArvadosClient:
 
     @property
     def retries(self) -> int:
-        """How often to repeat a request that fails for a while."""
+        """How many times to retry a request after a temporary failure."""
         return self.retry.retries
 
     def image_formats(self) -> Sequence[str]:

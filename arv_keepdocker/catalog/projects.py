@@ -8,6 +8,7 @@ from .client import ArvadosClient, Record
 
 _GROUP = re.compile(r"[0-9a-z]{5}-j7d0g-[0-9a-z]{15}")
 _USER = re.compile(r"[0-9a-z]{5}-tpzed-[0-9a-z]{15}")
+_REQUEST = re.compile(r"\(req-\w+\)")
 _WRITES = ("POST /arvados/v1/collections", "POST /arvados/v1/links")
 """The requests that storing an image needs."""
 
@@ -59,7 +60,9 @@ class Projects:
                 raise
             if self._is_in_trash(uuid):
                 raise ArvadosError(f"project {uuid} is in the trash, or in a project that is") from error
-            raise ArvadosError(f"there is no project {uuid}, or you may not read it: {error}") from error
+            request = _REQUEST.search(str(error))
+            asked = f" {request[0]}" if request is not None else ""
+            raise ArvadosError(f"there is no project {uuid}, or you may not read it{asked}") from error
         if _GROUP.fullmatch(uuid) and owner.get("group_class") != "project":
             raise ArvadosError(f"{uuid} is not a project but a {owner.get('group_class') or 'group'}")
         return owner

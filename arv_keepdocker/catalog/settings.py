@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,8 +92,8 @@ def check() -> str:
     missing = [key for key in ("ARVADOS_API_HOST", "ARVADOS_API_TOKEN") if not arvados.config.get(key)]
     if missing:
         raise ArvadosError(
-            f"{' and '.join(missing)} not set{_unread()}",
-            "Set them in the environment or in ~/.config/arvados/settings.conf; "
+            f"{' and '.join(missing)} not set{_unread(missing)}",
+            f"Set {'it' if len(missing) == 1 else 'them'} in the environment or in ~/.config/arvados/settings.conf; "
             "the Arvados Workbench shows yours under 'Get API token'.",
         )
     host: str = arvados.config.get("ARVADOS_API_HOST")
@@ -105,8 +105,8 @@ def check() -> str:
     return host
 
 
-def _unread() -> str:
-    """Why settings.conf was not read, to end a message; empty if it was, or does not exist. The SDK does not say."""
+def _unread(missing: Sequence[str]) -> str:
+    """Why settings.conf does not set them, to end a message; empty if nothing is known. The SDK does not say."""
     path, status = _file()
     if status is not None and not stat.S_ISREG(status.st_mode):
         return f", and {path} is not a regular file"
@@ -115,7 +115,10 @@ def _unread() -> str:
             open(path, "rb").close()
     except OSError as error:
         return f", and {path} cannot be read: {error.strerror}"
-    return ""
+    import arvados.config
+
+    odd = [key for key in arvados.config.settings() if key not in missing and key.strip().split(" ")[-1] in missing]
+    return f"; {path} has a line for it, which must be NAME=VALUE, without spaces or 'export'" if odd else ""
 
 
 def check_token(token: object) -> None:

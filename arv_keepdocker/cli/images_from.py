@@ -111,10 +111,14 @@ def _first_failure(outcomes: Sequence[Outcome | KeepdockerError]) -> int:
 def _summary(outcomes: Sequence[Outcome | KeepdockerError], seconds: float, dry_run: bool) -> str:
     done = [outcome for outcome in outcomes if isinstance(outcome, Outcome)]
     counts = Counter(outcome.plan.action for outcome in done)
-    parts = [f"{counts[made]} {words}" for made, words in _MADE.items() if counts[made]]
+    would = "would be " if dry_run else ""
+    parts = [
+        f"{counts[made]} {would if made is not Action.FOUND else ''}{words}"
+        for made, words in _MADE.items()
+        if counts[made]
+    ]
     if len(done) < len(outcomes):
         parts.append(f"{len(outcomes) - len(done)} failed")
     sent = sum(outcome.content.sent for outcome in done if outcome.content is not None)
     images = "1 image" if len(outcomes) == 1 else f"{len(outcomes)} images"
-    would = "would be " if dry_run else ""
-    return f"{images}: {would}{', '.join(parts)}; {sent / (1 << 20):.1f} MiB {would}sent ({seconds:.1f} s)"
+    return f"{images}: {', '.join(parts)}; {sent / (1 << 20):.1f} MiB {would}sent ({seconds:.1f} s)"

@@ -1,6 +1,8 @@
 """The options, in groups; the help, the manual page and the completions are made from them."""
 
 import argparse
+import os
+import sys
 import textwrap
 from collections.abc import Mapping
 from functools import partial
@@ -50,7 +52,7 @@ _ARV_PUTS: Mapping[str, tuple[str, str]] = {
     "--no-resume": ("transfer", "ignore what an interrupted run has sent"),
     "--cache": ("transfer", "take notes of what is sent, to resume from (default)"),
     "--no-cache": ("transfer", "neither read nor write these notes"),
-    "--retries": ("transfer", "how often to repeat a request that fails for a while (default: 10)"),
+    "--retries": ("transfer", "how many times to retry a request after a temporary failure (default: 10)"),
 }
 """arv-put's options: in which group each is shown, and what it means here."""
 
@@ -88,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         return [one for one in found if not one[1].startswith("--") or one[1] in self._upstreams]
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {PROGRAM} --help")
+        raise UsageError(f"{message}; see {invoked_as()} --help")
 
     def format_help(self) -> str:
         """The usage and all options, and the tables that follow them."""
@@ -105,6 +107,11 @@ class Parser(argparse.ArgumentParser):
         formatter.end_section()
         formatter.add_text(f"{self.prog} --help shows all options, man {self.prog} the manual.")
         return formatter.format_help()
+
+
+def invoked_as() -> str:
+    """The command for advice: `keepdocker` for who uses it, since `arv-keepdocker` may be upstream's program there."""
+    return next((name for name in map(os.path.basename, sys.argv[:1]) if name == "keepdocker"), PROGRAM)
 
 
 def option_parser() -> Parser:
@@ -193,8 +200,8 @@ def _add_other_sources(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--from-archive",
         metavar="FILE",
-        help="store the image in an archive that docker save, podman save, skopeo or others wrote, plain or in gzip; "
-        "'-' is standard input. IMAGE [TAG] is the name that it gets, by default its own",
+        help="store the image in an archive from docker save, podman save, skopeo or others, plain or "
+        "compressed (gzip, xz, bzip2, zstd); '-' is standard input. IMAGE [TAG] is its name, by default its own",
     )
     group.add_argument(
         "--from-registry",
@@ -283,5 +290,5 @@ def _add_listing_options(group: argparse._ArgumentGroup) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"it must be 1 or more, not {text!r}")
     return int(text)

@@ -23,7 +23,7 @@ class Result:
 
 def print_result(result: Result, stdout: TextIO | None, display: Display) -> None:
     """Write the result to stdout. Raises KeepdockerError if not all of it can be written."""
-    shown = f", which is: {''.join(result.pieces)}" if result.whole and isinstance(result.pieces, list) else ""
+    shown = f"; it is: {''.join(result.pieces)}" if result.whole and isinstance(result.pieces, list) else ""
     if stdout is None:  # closed when Python started
         raise KeepdockerError(f"there is no standard output for the result{shown}")
     for piece in result.pieces:
@@ -36,4 +36,4 @@ def print_result(result: Result, stdout: TextIO | None, display: Display) -> Non
             return  # the reader has seen enough, as in `| head`
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise KeepdockerError(f"{reason} while writing the result{shown}") from error
+            raise KeepdockerError(f"cannot write the result: {reason}{shown}") from error

@@ -19,9 +19,9 @@ from ..keep.cache import Cache
 from ..push.request import Outcome, Request, Tools
 from ..push.story import push
 from ..sources.engine import Engine
-from ..terminal.display import PROGRAM, Display, escaped
+from ..terminal.display import Display, escaped
 from . import json_results
-from .parser import ENGINE, UNIVERSAL, VIA_PUSH
+from .parser import ENGINE, UNIVERSAL, VIA_PUSH, invoked_as
 from .results import Result
 
 _SWITCH = {
@@ -32,8 +32,8 @@ _SWITCH = {
 _WOULD_WRITE = 7
 """The exit status of a dry run that would have written something."""
 _AS_IN = {
-    "--from-archive": f"Give it an archive, as in: docker save IMAGE | {PROGRAM} --from-archive -",
-    "--images-from": f"Give it lines, as in: echo IMAGE | {PROGRAM} --images-from -",
+    "--from-archive": "Give it an archive, as in: docker save IMAGE | {} --from-archive -",
+    "--images-from": "Give it lines, as in: echo IMAGE | {} --images-from -",
 }
 _ARV_PUT_THREADS = 64
 """The most threads that arv-put is given: it starts all of them at once, whether needed or not."""
@@ -113,7 +113,7 @@ def check_stdin(option: str) -> None:
     if sys.stdin is None or sys.stdin.closed:
         raise KeepdockerError(f"standard input, which {option} - reads, is closed")
     if sys.stdin.isatty():
-        raise UsageError(f"standard input, which {option} - reads, is a terminal", _AS_IN[option])
+        raise UsageError(f"standard input, which {option} - reads, is a terminal", _AS_IN[option].format(invoked_as()))
 
 
 def make_reference(options: argparse.Namespace, image: str, tag: str | None) -> Reference:

@@ -72,7 +72,9 @@ def _check_result(options: argparse.Namespace, what: str) -> None:
         raise UsageError(f"--format {options.format} is for listing images, and {what} is to be stored")
     if options.portable_data_hash and (options.format or options.dry_run):
         other = "--format json" if options.format else "--dry-run"
-        raise UsageError(f"--portable-data-hash is not for {other}", "--format json prints it, among other things.")
+        raise UsageError(
+            f"--portable-data-hash cannot be used with {other}", "--format json prints it, among other things."
+        )
 
 
 def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None:
@@ -83,7 +85,7 @@ def _check_values(options: argparse.Namespace, given: Mapping[str, str]) -> None
             raise UsageError(f"the value of {option} is empty")
     _check_source(options)
     if options.via_push and options.via_arv_put:
-        raise UsageError("--via-push is not for --via-arv-put, which needs the whole image in a file")
+        raise UsageError("--via-push cannot be used with --via-arv-put, which needs the whole image in a file")
 
 
 def _check_source(options: argparse.Namespace) -> None:
@@ -96,12 +98,12 @@ def _check_source(options: argparse.Namespace) -> None:
     whose = dict(_FROM.values())
     if len(given) > 1:
         first, second = given[:2]
-        raise UsageError(f"{first} is for the image of {whose[first]}, {second} for that of {whose[second]}")
+        raise UsageError(f"{first} cannot be used with {second}")
     for dest, option in _OF_ENGINES.items():
         if given and getattr(options, dest):
             raise UsageError(f"{option} is for images of an engine, {given[0]} for those of {whose[given[0]]}")
     if options.via_arv_put and given and options.from_archive is None:
-        raise UsageError(f"{given[0]} is not for --via-arv-put")
+        raise UsageError(f"{given[0]} cannot be used with --via-arv-put")
     if options.insecure_registry and not options.from_registry:
         raise UsageError("--insecure-registry is for --from-registry")
     _check_lines(options)

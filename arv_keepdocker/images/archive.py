@@ -81,7 +81,7 @@ class _Choice:
     def _problem(self, found: Sequence[ArchiveEntry], missing: Platform | None) -> ArchiveError:
         platforms = ", ".join(dict.fromkeys(str(self._platform(entry.config)) for entry in found[:_SHOWN]))
         if missing is not None and found:
-            return PlatformNotSavedError(f"the archive holds no image for {missing}, but for {platforms}")
+            return PlatformNotSavedError(f"the archive has no image for {missing}, only for {platforms}")
         if not found:
             return ArchiveError("the archive holds no image")
         if _are_one_image(found) and len({self._platform(entry.config) for entry in found}) == len(found):

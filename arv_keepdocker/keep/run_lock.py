@@ -43,5 +43,7 @@ class RunLock:
         try:
             self._stack.enter_context(self._cache.lock(digest, waiting))
         except CacheError as error:
-            self._display.warning(f"{error}; going on without keeping other runs from storing the same image")
+            self._display.warning(
+                f"{error}; continuing without a lock: another run may store the same image at the same time"
+            )
         self._held.add(digest)

@@ -138,9 +138,9 @@ def _find_in_arvados(
         own = USUAL if isinstance(problem, EngineError) else tools.engine.platform
         stored = tools.catalog.find_image(wanted, request.platform or own, certain=request.platform is not None)
     except ImageNotFoundError as error:
-        raise type(problem)(f"{problem}; {error}", error.hint or problem.hint) from error
+        raise type(problem)(_joined(problem, str(error)), error.hint or problem.hint) from error
     if stored is None:
-        raise type(problem)(f"{problem}; and Arvados has no such image that you may read", problem.hint) from problem
+        raise type(problem)(_nowhere(problem), problem.hint) from problem
     image, reference = stored
     assert image.image_id is not None
     return FoundImage(
@@ -152,6 +152,18 @@ def _find_in_arvados(
         substitute_warning=f"{problem}; using the image that Arvados has in {image.collection}",
         platform=Platform.recorded(image.properties.get(PLATFORM)),
     )
+
+
+def _nowhere(problem: KeepdockerError) -> str:
+    if isinstance(problem, ImageNotFoundError):
+        return f"{problem}, and neither does Arvados, as far as you can see"
+    return _joined(problem, "Arvados has no such image that you may read")
+
+
+def _joined(problem: KeepdockerError, more: str) -> str:
+    """Both in one line; what docker says of itself may end like a sentence."""
+    said = str(problem)
+    return f"{said} {more}" if said.endswith((".", "?", "!")) else f"{said}; {more}"
 
 
 def _resolved(reference: Reference, image: EngineImage) -> Reference:

@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-from ...errors import RegistryError
+from ...errors import RegistryError, missing_certificates
 from .urls import host_of
 
 
@@ -47,7 +47,9 @@ def explained(error: BaseException, url: str, known: bool) -> TemporaryError | R
     for each in chain:
         if isinstance(each, ssl.SSLCertVerificationError):
             hint = "A registry's own authority goes into /etc/containers/certs.d/HOST/ca.crt; see also SSL_CERT_FILE."
-            return RegistryError(f"the certificate of {host} is not trusted: {each.verify_message}", hint)
+            return RegistryError(
+                f"the certificate of {host} is not trusted: {each.verify_message}", missing_certificates() + hint
+            )
     kinds = [(type(each).__name__, each) for each in chain]
     via = " (through the proxy that the environment names)" if any(name == "ProxyError" for name, _ in kinds) else ""
     if any(isinstance(each, socket.gaierror) for each in chain):
