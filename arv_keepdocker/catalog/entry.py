@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..errors import UsageError, quoted
 from ..images.platform import Platform
-from .links import ENGINE_ID, HASH_LINK, NAME_LINK
+from .links import ENGINE_ID, HASH_LINK, IMAGE_TIMESTAMP, NAME_LINK
 
 NAME_PROPERTY = "docker-image-repo-tag"
 NAME_LIMIT = 255
@@ -52,8 +52,13 @@ class CatalogEntry:
     def with_timestamp(self, created: str | None) -> "CatalogEntry":
         """The entry with its links' properties: when the image was built, by which the scheduler finds the newest of
         several images, and what a later run recognizes the image by."""
-        properties: dict[str, object] = {"image_timestamp": created} if created else {}
+        properties: dict[str, object] = {IMAGE_TIMESTAMP: created} if created else {}
         return replace(self, link_properties={**properties, **self.own_link_properties})
+
+    @property
+    def image_timestamp(self) -> object:
+        """When the image was built, as its links will say; None if they will not."""
+        return self.link_properties.get(IMAGE_TIMESTAMP)
 
     @property
     def own_link_properties(self) -> dict[str, object]:

@@ -13,10 +13,10 @@ HASH_LINK = "docker_image_hash"
 NAME_LINK = "docker_image_repo+tag"
 ENGINE_ID = "arv:engine_image_id"
 """The property with a digest by which an engine or a registry knows the image."""
+IMAGE_TIMESTAMP = "image_timestamp"
 FIELDS = ("created_at", "head_uuid", "link_class", "name", "properties")
 """The fields of a link that are read."""
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
-_TIME = "image_timestamp"
 _LONGEST = 1000
 """Characters of a property that is read or copied at most: anybody may have written anything."""
 _NOTHING: Record = {}
@@ -37,11 +37,13 @@ class Link(NamedTuple):
     @classmethod
     def of(cls, record: Record) -> "Link":
         properties = record.get("properties") or _NOTHING
-        time = properties.get(_TIME)
+        time = properties.get(IMAGE_TIMESTAMP)
         more = _NOTHING
         if len(properties) > (time is not None):
-            more = {name: value for name, value in properties.items() if name != _TIME and _is_short(name, value)}
-        if time is not None and not _is_short(_TIME, time):
+            more = {
+                name: value for name, value in properties.items() if name != IMAGE_TIMESTAMP and _is_short(name, value)
+            }
+        if time is not None and not _is_short(IMAGE_TIMESTAMP, time):
             time = None
         created = parse_time(record.get("created_at")) or EPOCH
         return cls(record["head_uuid"] or "", record["name"] or "", created, time, more)
@@ -49,7 +51,7 @@ class Link(NamedTuple):
     @property
     def properties(self) -> Record:
         """Its properties as recorded, without those that are too long."""
-        return self.more if self.time is None else {_TIME: self.time, **self.more}
+        return self.more if self.time is None else {IMAGE_TIMESTAMP: self.time, **self.more}
 
 
 def _is_short(name: str, value: object) -> bool:

@@ -88,12 +88,22 @@ class Plan:
         what = name or next(iter(self.names), by_id)
         if self.action is Action.COMPLETED:
             return f"{what} was in Arvados in part; completed collection {self.collection}"
+        if self.original is not None and self.original.get("owner_uuid") == self.entry.project:
+            return f"{what} is in Arvados already; copied {self.original['uuid']}, so that Arvados prefers the copy"
         if self.action is Action.COPIED:
             return f"{what} is in Arvados already; copied into {project}"
         if added:
             names = f"the name {added[0]}" if len(added) == 1 else f"the names {', '.join(added)}"
             return f"{next(iter(self.names), by_id)} is in Arvados already; added {names}"
         return f"{what} is in Arvados already" + ("; added the id by which it is found" if self.links else "")
+
+    def as_copy(self) -> "Plan":
+        """The plan to copy the image, even within the project; a copy that a run left without links is used."""
+        record = self.record
+        assert record is not None
+        made = next(_without_links(self.client, self.entry.project, record["portable_data_hash"]), None)
+        uuid = str(made["uuid"]) if made is not None else None
+        return Plan(self.client, self.entry, uuid, self.entry.links, record, same=self.same, record=record)
 
     def carry_out(self) -> str:
         """Create what is missing, and return the UUID of the project's collection. Raises ArvadosError."""
@@ -141,12 +151,16 @@ def create_collection(client: ArvadosClient, what: str, entry: CatalogEntry, man
 
     def find_existing() -> Record | None:
         """A collection with this content and without links, as a run that dies leaves it."""
-        for candidate in with_content(client, entry.project, portable_data_hash(manifest_text)):
-            if not any(client.list_all("links", [["head_uuid", "=", candidate["uuid"]]], [])):
-                return candidate
-        return None
+        return next(_without_links(client, entry.project, portable_data_hash(manifest_text)), None)
 
     return str(client.create("collections", what, collection, find_existing, ensure_unique_name=True)["uuid"])
+
+
+def _without_links(client: ArvadosClient, project: str, content: str) -> Iterator[Record]:
+    """The project's collections with this portable data hash that no link leads to."""
+    for candidate in with_content(client, project, content):
+        if not any(client.list_all("links", [["head_uuid", "=", candidate["uuid"]]], [])):
+            yield candidate
 
 
 def with_content(client: ArvadosClient, project: str, content: str) -> Iterator[Record]:

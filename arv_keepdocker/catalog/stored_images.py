@@ -50,8 +50,7 @@ class StoredImage:
     @property
     def timestamp(self) -> int:
         """When the image was built, in seconds since 1970; 0 if unknown."""
-        time = parse_time(self.link.time)
-        return 0 if time is None else (time - EPOCH) // _SECOND
+        return in_seconds(self.link.time)
 
     @property
     def order(self) -> tuple[int, datetime.datetime]:
@@ -82,6 +81,12 @@ class StoredImage:
             "collection": self.collection,
             "_sort_key": self.order,
         }
+
+
+def in_seconds(image_timestamp: object) -> int:
+    """The time that a link records, in seconds since 1970; 0 if it is none."""
+    time = parse_time(image_timestamp)
+    return 0 if time is None else (time - EPOCH) // _SECOND
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -24,7 +24,7 @@ from ..store.checking import Checking
 from .found_image import FoundImage
 from .from_arvados import as_archive, find, looking
 from .inspect_stored import is_remote, last_block, structure_problems
-from .lookup import look_up_id
+from .lookup import look_up_anew
 from .request import Request, Tools
 
 _PLAIN = "Docker's containerd image store does not find it; in the universal form, every engine does"
@@ -233,9 +233,8 @@ def _steps(found: FoundImage, facts: Facts, names: Sequence[str], request: Reque
         return catalog.plan_reuse_of(replace(entry, link_properties=properties), located.record).steps
     if facts.engine_id is not None:
         entry = replace(entry, engine_id=facts.engine_id, platform=Platform.recorded(facts.platform))
-    plan = look_up_id(
-        entry.with_timestamp(facts.created), request, catalog, accepts=lambda record: _ends(record, facts)
-    )
+    entry = entry.with_timestamp(facts.created)
+    plan = look_up_anew(entry, located, request, catalog, accepts=lambda record: _ends(record, facts))
     return (plan or catalog.plan_new(entry)).steps
 
 

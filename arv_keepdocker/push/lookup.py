@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..catalog import stored_images
 from ..catalog.catalog import Accepts, Catalog, accept_any
 from ..catalog.entry import CatalogEntry
+from ..catalog.links import HASH_LINK
+from ..catalog.located import Located
 from ..catalog.plan import Plan
 from ..catalog.stored_images import StoredImage
 from .found_image import FoundImage, Lookup
@@ -45,6 +48,38 @@ def look_up_id(
     if request.force:
         return None
     return catalog.plan_reuse(entry, stored, accepts) or catalog.plan_completion(entry, accepts)
+
+
+def look_up_anew(
+    entry: CatalogEntry, located: Located, request: Request, catalog: Catalog, accepts: Accepts
+) -> Plan | None:
+    """The plan to use the archive in Arvados that storing the `located` image anew would make; None if there is none.
+
+    If Arvados prefers the `located` image to it, the plan copies it within the project, so that newer links lead to it.
+    """
+    plan = look_up_id(entry, request, catalog, accepts=accepts)
+    if plan is None or not _is_preferred(located, plan, catalog):
+        return plan
+    return plan.as_copy()
+
+
+def _is_preferred(located: Located, plan: Plan, catalog: Catalog) -> bool:
+    """Whether Arvados prefers the located image, by a name or the id, and would not if there were newer links.
+
+    Of several links to one collection, Arvados goes by the oldest, so that more links to the plan's would not help.
+    """
+    others = {located.uuid, *(str(link["head_uuid"]) for link in located.links)}
+    for link_class, name in plan.entry.links:
+        if link_class == HASH_LINK:
+            images = stored_images.by_hash_link(catalog.client, name)
+        else:
+            images = stored_images.by_name(catalog.client, name)
+        if plan.collection not in {image.collection for image in images}:
+            continue
+        own = stored_images.in_seconds(plan.entry.image_timestamp)
+        if images[0].collection in others and images[0].timestamp <= own:
+            return True
+    return False
 
 
 def _adopted(entry: CatalogEntry, request: Request, catalog: Catalog, stored: StoredImage | None) -> Plan | None:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from ..catalog import workbench
 from ..catalog.arvados_errors import ArvadosRefusedError
-from ..catalog.catalog import accept_any
 from ..catalog.plan import Action, Plan
 from ..keep.run_lock import RunLock
 from ..store.content import Content
 from . import preconditions
 from .found_image import FoundImage, Lookup
-from .lookup import look_up, look_up_id
+from .lookup import look_up, look_up_anew, look_up_id
 from .request import Outcome, Request, Tools
 
 if TYPE_CHECKING:  # not needed for an image that is there already
@@ -177,10 +176,14 @@ def _carried_out(plan: Plan, tools: Tools) -> str:
 def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request: Request, tools: Tools) -> Outcome:
     """Create the collection and its links, unless Arvados turns out to have the image after all."""
     looked_up = found.lookup is Lookup.BY_ID and entry.image_id == found.entry.image_id
-    # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
-    just = upload.content.portable_data_hash if found.located is not None and upload.content is not None else None
-    accepts = accept_any if just is None else lambda record: bool(record["portable_data_hash"] == just)
-    plan = None if looked_up else look_up_id(entry, request, tools.catalog, accepts=accepts)
+    if found.located is not None and upload.content is not None:
+        # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
+        just = upload.content.portable_data_hash
+        plan = look_up_anew(
+            entry, found.located, request, tools.catalog, lambda record: bool(record["portable_data_hash"] == just)
+        )
+    else:
+        plan = None if looked_up else look_up_id(entry, request, tools.catalog)
     if plan is not None:
         return replace(_carry_out(plan, request, tools), content=upload.content)
     if found.digest is None:
