@@ -84,6 +84,17 @@ def test_a_copy_that_a_run_left_without_links_is_used(
     assert {stored(run(*words))} == made
 
 
+def test_another_form_is_as_good(image: images.Image, good: str, project: str, run: Command) -> None:
+    """Both forms are as they should be: who asks for one does not make Arvados prefer it."""
+    words = ("--project-uuid", project, "--from-arvados", image.name)
+    universal = stored(run(*words, "--universal"))
+    assert universal != good
+    assert stored(run(*words)) == universal
+    assert stored(run(*words, "--no-universal")) == good
+    status, values = check(run, *words[2:], *words[:2], "--no-universal")
+    assert (status, values["verdict"]) == (0, "mended")
+
+
 def test_what_newer_links_would_not_help(
     image: images.Image, good: str, project: str, run: Command, cluster: Cluster
 ) -> None:

@@ -234,7 +234,8 @@ def _steps(found: FoundImage, facts: Facts, names: Sequence[str], request: Reque
     if facts.engine_id is not None:
         entry = replace(entry, engine_id=facts.engine_id, platform=Platform.recorded(facts.platform))
     entry = entry.with_timestamp(facts.created)
-    plan = look_up_anew(entry, located, request, catalog, accepts=lambda record: _ends(record, facts))
+    mends = located if facts.form in (None, "universal" if facts.universal else "plain") else None
+    plan = look_up_anew(entry, mends, request, catalog, accepts=lambda record: _ends(record, facts))
     return (plan or catalog.plan_new(entry)).steps
 
 

@@ -51,14 +51,15 @@ def look_up_id(
 
 
 def look_up_anew(
-    entry: CatalogEntry, located: Located, request: Request, catalog: Catalog, accepts: Accepts
+    entry: CatalogEntry, located: Located | None, request: Request, catalog: Catalog, accepts: Accepts
 ) -> Plan | None:
-    """The plan to use the archive in Arvados that storing the `located` image anew would make; None if there is none.
+    """The plan to use the archive in Arvados that storing an image anew would make; None if there is none.
 
-    If Arvados prefers the `located` image to it, the plan copies it within the project, so that newer links lead to it.
+    If Arvados prefers the `located` image, which it mends, the plan copies it within the project, so that newer links
+    lead to it. `located` is None if nothing was to be mended, but another form is wanted.
     """
     plan = look_up_id(entry, request, catalog, accepts=accepts)
-    if plan is None or not _is_preferred(located, plan, catalog):
+    if plan is None or located is None or not _is_preferred(located, plan, catalog):
         return plan
     return plan.as_copy()
 

@@ -179,8 +179,9 @@ def _record(found: FoundImage, entry: "CatalogEntry", upload: "Upload", request:
     if found.located is not None and upload.content is not None:
         # What comes from Arvados is there in any case, but perhaps in another archive than is wanted.
         just = upload.content.portable_data_hash
+        mends = found.located if not found.manifests else None
         plan = look_up_anew(
-            entry, found.located, request, tools.catalog, lambda record: bool(record["portable_data_hash"] == just)
+            entry, mends, request, tools.catalog, lambda record: bool(record["portable_data_hash"] == just)
         )
     else:
         plan = None if looked_up else look_up_id(entry, request, tools.catalog)
