@@ -170,6 +170,17 @@ def test_a_wrong_token(engine: Engine, sandbox: Sandbox, run: Command) -> None:
     failed(run("images", env={"ARVADOS_API_TOKEN": token}), 6, "Not logged in", "ARVADOS_API_TOKEN")
 
 
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_a_token_in_quotes(sandbox: Sandbox, run: Command, tmp_path: Path, mark: str) -> None:
+    settings = tmp_path / "settings" / "arvados" / "settings.conf"
+    settings.parent.mkdir(parents=True)
+    token = sandbox.users["active"].token
+    settings.write_text(f"ARVADOS_API_TOKEN={mark}{token}{mark}\n")
+    result = run("images", env={"XDG_CONFIG_HOME": str(tmp_path / "settings"), "ARVADOS_API_TOKEN": None})
+    failed(result, 6, "ARVADOS_API_TOKEN has a quotation mark in it")
+    assert token not in result.stderr
+
+
 def test_a_server_that_is_not_there(engine: Engine, run: Command) -> None:
     result = run("--retries=0", "debian", env={"ARVADOS_API_HOST": "127.0.0.1:1"})
     failed(result, 6, "127.0.0.1:1", "Connection refused")
@@ -210,6 +221,7 @@ def test_a_project_that_does_not_exist_or_is_not_a_project(
     failed(run("--project-uuid", "my project", image.name, env=no_save), 2, "my project")
     # Nor is what is not there an empty list.
     failed(run("--project-uuid", f"{prefix}-j7d0g-nosuchproject00"), 6, "no project")
+    assert run("--project-uuid", f"{prefix}-j7d0g-nosuchproject00").stderr.count("nosuchproject00") == 1
     failed(run("images", "--project-uuid", "my project"), 2, "my project")
 
 
@@ -721,7 +733,7 @@ def test_no_result_is_lost_without_a_word(
     name = small_image.name
     stored(run("--project-uuid", project, name))
     words = [name if word == "IMAGE" else word for word in words]
-    failed(redirected(">/dev/full", *words), 1, "No space left on device")
+    failed(redirected(">/dev/full", *words), 1, "cannot write the result: No space left on device")
     failed(redirected(">&-", *words), 1, "no standard output")
     for full in (">/dev/full 2>/dev/full", ">/dev/full 2>&-"):
         result = redirected(full, *words)

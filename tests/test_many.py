@@ -187,6 +187,7 @@ def test_a_dry_run(five: list[images.Image], project: str, run: Command, sandbox
     assert [line.split()[1] for line in plain.stdout.splitlines() if line.startswith("image ")] == [
         image.id for image in five
     ]
+    assert re.search(r"5 images: 4 would be stored, 1 there already; \d+\.\d MiB would be sent", plain.stderr)
 
 
 def test_an_archive_of_several(

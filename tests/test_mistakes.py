@@ -157,6 +157,11 @@ def test_a_certificate_for_another_host(run: Command, tmp_path: Path) -> None:
     failed(result, 6, "not trusted: IP address mismatch", "127.0.0.2", "ARVADOS_API_HOST_INSECURE")
 
 
+def test_an_archive_for_another_platform(run: Command, archive: str) -> None:
+    result = run("--from-archive", archive, "--platform", "linux/arm64")
+    failed(result, 5, "the archive has no image for linux/arm64", ", only for linux/amd64")
+
+
 def test_a_file_of_certificates_that_is_none(run: Command, archive: str) -> None:
     with at_once():
         result = run("images", env={"ARVADOS_API_HOST_INSECURE": None, "SSL_CERT_FILE": archive})

@@ -14,6 +14,7 @@ _BAD_IN_TOKEN = (
     (r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", "a line break"),
     (r"\s", "white space"),
     (r"[\x00-\x1f\x7f]", "a control character"),
+    (r"^['\"]|['\"]$", "a quotation mark"),
     (r"[^!-~]", "a character that is not ASCII"),
     (r"\\", "a backslash"),  # httplib2 takes it for an escape, and sends something else or nothing
 )
