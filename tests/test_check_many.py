@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from tests.conftest import Cluster, Command, Result, stored
 from tests.test_archive import FACTS
 from tests.test_check import BIG, PLAIN, blocks, put, stored_as, writes
 from tests.test_from_arvados import ARCHIVES, archive, collection, content, keep_requests, names_of, new_project
+
+DOCUMENT = Path(__file__).parent.parent / ".github" / "OPERATORS.md"
 
 
 def checked(run: Command, project: str, lines: list[str], *words: str) -> tuple[Result, list[dict[str, Any]]]:
@@ -206,3 +211,28 @@ def test_the_universal_form_of_version_1_0(project: str, run: Command, cluster: 
     direct = run("--project-uuid", project, "--universal", "--portable-data-hash", "--from-archive", str(path), "x:1")
     assert content(cluster, new) == direct.stdout.strip()
     assert collection(cluster, new)["uuid"] != old
+
+
+def test_the_commands_for_all_images(run: Command, sandbox: Sandbox, tmp_path: Path) -> None:
+    """What OPERATORS.md says, every night: for images that are as they should be, for one that is not, and again."""
+    (commands,) = re.findall(r"```sh\n(arv-keepdocker images --quiet .*?)```", DOCUMENT.read_text(), re.DOTALL)
+    program = tmp_path / "arv-keepdocker"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m arv_keepdocker "$@"\n')
+    program.chmod(0o755)
+    user = sandbox.add_user(f"nightly{os.getpid()}")
+    environment = {**run.environment, **sandbox.environment(token=user.token)}
+    environment["PATH"] = f"{tmp_path}:{environment['PATH']}"
+
+    def verdicts() -> list[str]:
+        done = subprocess.run(["sh", "-c", commands], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0, done.stderr
+        return sorted(line.split()[0] for line in (tmp_path / "verdicts.txt").read_text().splitlines())
+
+    archive(tmp_path / "image.tar")
+    for name in ("all/images:1", "all/images:2"):
+        stored(run("--from-archive", "image.tar", name, env=environment))
+    assert verdicts() == ["good"]
+    archive(tmp_path / "saved.tar")
+    stored(run("--via-arv-put", "--from-archive", "saved.tar", env=environment))
+    assert verdicts() == ["good", "mendable"]
+    assert verdicts() == ["good", "good", "mended"]

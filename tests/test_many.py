@@ -270,7 +270,9 @@ def noted(cache: Path) -> int:
     [
         (("--images-from", "list", "bio/tool"), "bio/tool is one too many"),
         (("--images-from", "-", "--from-archive", "-"), "cannot be both"),
-        (("--images-from", "empty"), "names no image"),
+        (("--images-from", "empty"), "empty lists no images"),
+        (("--images-from", "-"), "standard input lists no images"),
+        (("--images-from", "-", "--from-arvados"), "standard input lists no images"),
         (("--images-from", "list", "--limit", "1"), "--limit is for listing"),
         (("images", "--images-from", "list"), "images is one too many"),
     ],
@@ -278,7 +280,7 @@ def noted(cache: Path) -> int:
 def test_what_cannot_be_meant(run: Command, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "list").write_text("bio/tool\n")
     (tmp_path / "empty").write_text("# nothing\n\n")
-    result = run(*words)
+    result = run(*words, input="# nothing\n\n")
     assert (result.status, result.stdout) == (2, "")
     assert said in result.stderr
 

@@ -77,7 +77,7 @@ def _images(file: str) -> list[str]:
         raise UsageError(f"{file} is not a list of images: {error}") from error
     images = [image for image in images if image]
     if not images:
-        raise UsageError(f"{file} names no image")
+        raise UsageError(f"{'standard input' if file == '-' else file} lists no images")
     return images
 
 
