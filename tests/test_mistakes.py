@@ -19,7 +19,7 @@ import pytest
 
 from arv_keepdocker.sandbox import Sandbox
 from arv_keepdocker.sandbox.certificate import tls_context
-from tests.conftest import Command, stored
+from tests.conftest import Cluster, Command, stored
 from tests.test_failures import failed
 
 AT_ONCE = 5
@@ -436,3 +436,23 @@ def test_what_takes_long_is_told(
     assert what in told
     process.communicate()
     assert process.returncode == 0
+
+
+def test_a_collections_name_that_is_not_used(cluster: Cluster, project: str, run: Command, archive: str) -> None:
+    note = "the collection exists already, so --name was not used; --force stores the image again"
+    words = ("--project-uuid", project, "--from-archive", archive)
+    uuid = stored(run(*words))
+    name = f"a name {os.urandom(4).hex()}"
+    for more in ((), ("other/name:1",)):  # found, then given a name
+        result = run(*words, "--name", name, *more)
+        assert stored(result) == uuid
+        assert note in result.stderr
+    forced = run(*words, "--name", name, "--force")
+    assert cluster.api().collections().get(uuid=stored(forced)).execute()["name"] == name
+    for result in (forced, run(*words)):
+        assert "--name" not in result.stderr
+    given = ("--project-uuid", project, "--name", name, "--from-arvados")
+    assert "--name" not in run(*given, stored(forced)).stderr
+    assert note in run(*given, uuid).stderr
+    several = run(*given, "--images-from", "-", input=f"{stored(forced)}\n{uuid}\n")
+    assert several.stderr.count(note) == 1

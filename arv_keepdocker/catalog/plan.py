@@ -77,6 +77,11 @@ class Plan:
         return str(self.record["portable_data_hash"]) if self.record is not None else None
 
     @property
+    def title(self) -> str | None:
+        """The name of the collection that holds the image now; None if there is none, or its name is not known."""
+        return self.record.get("name") if self.record is not None else None
+
+    @property
     def size(self) -> int | None:
         """Bytes of the image's collection."""
         return int(self.record["file_size_total"]) if self.record is not None else None

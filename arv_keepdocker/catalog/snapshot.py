@@ -11,6 +11,7 @@ _COLLECTION = (
     "file_size_total",
     "manifest_text",
     "modified_by_user_uuid",
+    "name",
     "owner_uuid",
     "portable_data_hash",
     "properties",

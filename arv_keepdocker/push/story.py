@@ -205,9 +205,13 @@ def _link_digests(collection: str, entry: "CatalogEntry", upload: "Upload", tool
 
 def report(outcome: Outcome, tools: Tools) -> None:
     """Print what was found and created, and a warning if a workflow would get another image."""
-    if outcome.plan.action is not Action.STORED:
-        project = tools.catalog.projects.display_name(outcome.plan.entry.project)
-        tools.display.note(outcome.plan.summary(project))
+    plan = outcome.plan
+    if plan.action is not Action.STORED:
+        project = tools.catalog.projects.display_name(plan.entry.project)
+        tools.display.note(plan.summary(project))
+    if plan.action not in (Action.STORED, Action.COPIED) and plan.entry.title not in (None, plan.title):
+        again = "--force stores the image again"
+        tools.display.note(f"the collection exists already, so --name was not used; {again}")
     if outcome.collection is not None and tools.display.stream.isatty() and not tools.display.is_shared:
         page = workbench.collection_url(tools.catalog.client, outcome.collection)
         if page is not None:
