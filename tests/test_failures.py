@@ -650,15 +650,30 @@ def test_stopped_during_the_upload(
 
 
 def test_runs_at_the_same_time_wait_for_each_other(
-    small_image: images.Image, sandbox: Sandbox, cluster: Cluster, project: str, run: Command, way: Way
+    small_image: images.Image,
+    sandbox: Sandbox,
+    cluster: Cluster,
+    project: str,
+    run: Command,
+    tmp_path: Path,
+    way: Way,
 ) -> None:
-    sandbox.fault("delay", service="keep", method="PUT", seconds=2, times=1)
-    processes = [run.start(*way, "--project-uuid", project, small_image.name) for _ in range(3)]
-    ends = [process.communicate(timeout=60) for process in processes]
-    uuids = {stored(Result(process.returncode, *end)) for process, end in zip(processes, ends, strict=True)}
+    files = [tmp_path / f"stderr{number}" for number in range(3)]
+
+    def told() -> list[str]:
+        return [file.read_text() for file in files]
+
+    with sandbox.keep_stopped(), ExitStack() as stack:
+        streams = [stack.enter_context(file.open("w")) for file in files]
+        words = (*way, "--project-uuid", project, small_image.name)
+        processes = [run.start(*words, stderr=stream.fileno()) for stream in streams]
+        wait_until(lambda: sum("waiting for process" in err for err in told()) == 2)
+    uuids = set()
+    for process, file in zip(processes, files, strict=True):
+        out, _ = process.communicate(timeout=60)
+        uuids.add(stored(Result(process.returncode, out, file.read_text())))
     assert len(uuids) == 1
-    assert sum("waiting for process" in err for _, err in ends) == 2
-    assert sum(f"storing {small_image.name}" in err for _, err in ends) == 1
+    assert sum(f"storing {small_image.name}" in err for err in told()) == 1
     assert len(records(cluster, project)[0]) == 1
 
 
