@@ -8,11 +8,13 @@ import io
 import json
 import os
 import re
+import sys
 import textwrap
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,26 @@ def test_keep_repeats_the_token(sandbox: Sandbox, project: str, run: Command, ar
     result = run(*words, env={"ARVADOS_DEBUG": debug})
     assert result.status == 6
     assert secret_of(run) not in result.stderr
+
+
+# As threads do that still send a block when another could not be stored.
+SAYS_MORE_AFTERWARDS = """
+import logging, os, sys
+from arv_keepdocker.cli import main
+
+for _ in range(2):
+    try:
+        main.main(sys.argv[1:])
+    except SystemExit:
+        logging.getLogger("arvados.keep").debug("who is %s?", os.environ["ARVADOS_API_TOKEN"])
+"""
+
+
+def test_the_sdk_repeats_the_token_when_the_run_has_ended(run: Command) -> None:
+    python = replace(run, argv=[sys.executable, "-c", SAYS_MORE_AFTERWARDS], warm=None)
+    result = python("images", env={"ARVADOS_DEBUG": "1"})
+    assert secret_of(run) not in result.stderr
+    assert result.stderr.count("who is (hidden)?") == 2
 
 
 @DEBUGGING

@@ -21,17 +21,14 @@ def in_our_words(display: Display) -> Iterator[None]:
 
     Raises ArvadosError if settings.conf, which the SDK reads when it is imported, is malformed.
     """
-    formatter = logging.Formatter()
     debugging = bool(os.environ.get("ARVADOS_DEBUG"))
+    hides = _Hides(display)
 
     def passes(record: logging.LogRecord) -> bool:
-        if not debugging:
-            _tell(record, display)
-            return False
-        record.msg, record.args = display.clean(record.getMessage()), None
-        if record.exc_info:
-            record.exc_text = display.clean(formatter.formatException(record.exc_info))
-        return True
+        if debugging:
+            return hides.filter(record)
+        _tell(record, display)
+        return False
 
     with contextlib.ExitStack() as stack:
         _filter(stack, logging.getLogger("arvados"), passes)  # it has something to say when it is imported
@@ -40,7 +37,30 @@ def in_our_words(display: Display) -> Iterator[None]:
         import arvados
 
         _filter(stack, arvados.log_handler, passes)
+        stack.callback(hides.stay_on, arvados.log_handler)  # before the other is taken away
         yield
+
+
+class _Hides(logging.Filter):
+    """Hides tokens and control characters in all messages."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self._display = display
+        self._formatter = logging.Formatter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._display.clean(record.getMessage()), None
+        if record.exc_info:
+            record.exc_text = self._display.clean(self._formatter.formatException(record.exc_info))
+        return True
+
+    def stay_on(self, handler: logging.Handler) -> None:
+        """Take the place of the last run's: threads that still send blocks have something to say after the run."""
+        handler.addFilter(self)
+        for other in handler.filters[:]:
+            if isinstance(other, _Hides) and other is not self:
+                handler.removeFilter(other)
 
 
 def _filter(stack: contextlib.ExitStack, place: logging.Filterer, passes: Callable[[logging.LogRecord], bool]) -> None:
