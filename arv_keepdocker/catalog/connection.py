@@ -37,10 +37,8 @@ def api_client(cache: bool) -> Any:
 def _for_threads(api: Any) -> Any:
     """The SDK's client, which makes another client in every thread: from what the first one has read of the API, and no
     longer by asking the server for its description and its configuration again."""
-    import arvados.api
-
-    first = api.localapi() if isinstance(api, arvados.api.ThreadSafeAPIClient) else None
-    if first is None or not hasattr(first._http, "orig_http_request"):
+    first = _client_with_copies(api)
+    if first is None:
         return api
     unused = _copy_of(first._http)  # the first one's own is changed while it is used
 
@@ -51,6 +49,15 @@ def _for_threads(api: Any) -> Any:
 
     api.localapi = localapi
     return api
+
+
+def _client_with_copies(api: Any) -> Any:
+    """This thread's client, whose HTTP client can be copied for others (see `_copy_of`); None if that is not known of
+    `api`."""
+    import arvados.api
+
+    client = api.localapi() if isinstance(api, arvados.api.ThreadSafeAPIClient) else None
+    return client if client is not None and hasattr(client._http, "orig_http_request") else None
 
 
 def _client_like(first: Any, http: Any) -> Any:
@@ -111,14 +118,10 @@ class Connection:
 def connections(api: Any, resources: Sequence[str]) -> Sequence[Connection]:
     """Connections with which several threads can list these resources; only one unless `api` is the SDK's thread-safe
     client."""
-    import arvados.api
-
-    if not isinstance(api, arvados.api.ThreadSafeAPIClient):
-        return [Connection(Resources(api))]
-    # A client for every thread may be one that our caller has made, and so cost as much as several requests. Its own
+    # With a client that our caller has made, one for every thread would cost as much as several requests. Its own
     # connection is none of these, for after an error its owner may use it while other threads are still at work.
-    client = api.localapi()
-    if not hasattr(client._http, "orig_http_request"):
+    client = _client_with_copies(api)
+    if client is None:
         return [Connection(Resources(api))]
     # Made before the threads start: making them is not safe in several.
     made = {name: getattr(client, name)() for name in resources}
