@@ -18,7 +18,7 @@ _RAILS = re.compile(r"(?:https?:)?//[\w.-]*\.internal\b\S*: ")
 _QUERY = re.compile(r"((?:https?:)?//[^\s?]+)\?\S*?(?=:?(?:\s|$))")
 _SCOPES = re.compile(r"(403 Forbidden: )?Forbidden( \(req-\w+\))?")
 """The answer to a request that the token's scopes do not allow."""
-TRUST_HINT = (
+_TRUST_HINT = (
     "If an authority of your own issued the cluster's certificate, name the file with that authority's certificate in "
     "SSL_CERT_FILE, or put the certificate into /etc/arvados/ca-certificates.crt. "
     "ARVADOS_API_HOST_INSECURE=1 trusts any server, which then gets your token."
@@ -102,9 +102,7 @@ def _tls_error(what: str, error: ssl.SSLError) -> ArvadosError:
         # The SDK has put it into words of its own, and makes a new exception that has nothing but them.
         match = re.search(r"certificate verify failed: (.+?) \(_ssl", text)
         reason = match[1] if match is not None else text.partition("\n")[0]
-        return ArvadosError(
-            f"{what}: the server's certificate is not trusted: {reason}", missing_certificates() + TRUST_HINT
-        )
+        return ArvadosError(f"{what}: the server's certificate is not trusted: {reason}", _trust_hint())
     broken_off = isinstance(error, _TLS_BREAKS_OFF) or "EOF" in text or "timed out" in text
     if broken_off:
         return ArvadosError(f"{what}: {text}", retry_reason="the connection to Arvados broke off")
@@ -155,7 +153,11 @@ class KeepProblem:
     def hint(self) -> str | None:
         if self.status == 401:
             return _TOKEN_HINT
-        return missing_certificates() + TRUST_HINT if self.curl in _CURL_UNTRUSTED else None
+        return _trust_hint() if self.curl in _CURL_UNTRUSTED else None
+
+
+def _trust_hint() -> str:
+    return missing_certificates() + _TRUST_HINT
 
 
 def keep_error(message: str, problems: Iterable[KeepProblem], found: bool) -> ArvadosError:
