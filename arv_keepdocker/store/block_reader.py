@@ -66,10 +66,10 @@ def _keep_client(client: ArvadosClient) -> Callable[[], Any]:
             if not made:
                 cache = KeepBlockCache()
                 cache.cache_max = 0
-                with explained("connecting to Arvados"):  # the SDK's client connects anew in every thread
+                with explained("connecting to Arvados"):  # a client of our caller's connects anew in every thread
                     keep_client: Any = KeepClient(api_client=client.api, block_cache=cache)
                 if not hasattr(keep_client, "local_store"):
-                    # Once, not in several threads: the SDK would make an API client for each.
+                    # Once, not in several threads.
                     find_keep_services(client, keep_client)
                 made.append(keep_client)
             return made[0]
